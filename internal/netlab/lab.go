@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,12 +33,20 @@ const (
 	GRO
 )
 
-// features are the kernel's names (netdev_features_strings, net/ethtool/common.c) of each offload.
-var features = map[Offload][]string{
-	TxChecksum: {"tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp"},
-	TSO:        {"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation"},
-	GSO:        {"tx-generic-segmentation", "tx-udp-segmentation", "tx-gso-list"},
-	GRO:        {"rx-gro"},
+// offloadOf tells which offload a feature belongs to, by the kernel's name for it (net/ethtool/common.c,
+// netdev_features_strings), and 0 for none.
+func offloadOf(feature string) Offload {
+	switch {
+	case strings.HasPrefix(feature, "tx-checksum-"):
+		return TxChecksum
+	case strings.HasPrefix(feature, "tx-tcp") && strings.HasSuffix(feature, "-segmentation"):
+		return TSO
+	case feature == "tx-generic-segmentation", feature == "tx-udp-segmentation", feature == "tx-gso-list":
+		return GSO
+	case feature == "rx-gro":
+		return GRO
+	}
+	return 0
 }
 
 // Side describes one end of a cable.
@@ -301,11 +310,9 @@ func (e *End) SetOffloads(keep Offload) error {
 			return fmt.Errorf("netlab: offloads of %s: %w", e.Interface, err)
 		}
 		want := map[string]bool{}
-		for offload, names := range features {
-			for _, name := range names {
-				if have[name].Available {
-					want[name] = keep&offload != 0
-				}
+		for feature, state := range have {
+			if offload := offloadOf(feature); offload != 0 && state.Available {
+				want[feature] = keep&offload != 0
 			}
 		}
 		if err := tool.Change(e.Interface, want); err != nil {

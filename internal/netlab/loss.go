@@ -150,6 +150,8 @@ func lossProgram(counters *ebpf.Map, direction int32, drop10k, duplicate10k uint
 			asm.Xor.Reg(asm.R8, asm.R1),
 		}
 	}
+	fetch := asm.FetchAdd.Mem(asm.R7, asm.R8, asm.DWord, 0)
+	fetch.Constant = 1 // BPF_FETCH; cilium/ebpf 0.22 encodes an atomic operation without it
 	return slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(asm.R6, asm.R1),
@@ -170,7 +172,7 @@ func lossProgram(counters *ebpf.Map, direction int32, drop10k, duplicate10k uint
 
 			// r8 = seed + (number + 1) * gamma, the number taken once for each packet
 			asm.Mov.Imm(asm.R8, 1),
-			asm.FetchAdd.Mem(asm.R7, asm.R8, asm.DWord, 0),
+			fetch,
 			asm.Add.Imm(asm.R8, 1),
 		},
 		multiply(gamma),

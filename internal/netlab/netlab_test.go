@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -270,14 +271,16 @@ func TestReapAfterKill(t *testing.T) {
 func TestReapTouchesOnlyOurNames(t *testing.T) {
 	netlab.NeedRoot(t)
 	netlab.Test(t, netlab.Options{}) // makes /run/netns
-	for _, name := range []string{"kitlab", "kitlab-x-1-1-left", "kitlab-1", "other-1-1-1", "kitlab-0-0-x"} {
-		path := filepath.Join("/run/netns", name)
+	for _, name := range []string{"kitlab", "kitlab-x-1-1-left-", "kitlab-", "other-1-1-1-", "kitlab-0-0-x-"} {
+		// Ending so that two runs at once do not meet.
+		path := filepath.Join("/run/netns", name+strconv.Itoa(os.Getpid()))
 		require.NoError(t, os.WriteFile(path, nil, 0o444))
 		t.Cleanup(func() { os.Remove(path) })
 		require.NoError(t, netlab.Reap())
 		require.FileExists(t, path)
 	}
-	half := "/run/netns/kitlab-1-1-1-aaaa-left" // process 1 did not start at tick 1
+	// Process 1 did not start at tick 1.
+	half := fmt.Sprintf("/run/netns/kitlab-1-1-1-%d-left", os.Getpid())
 	require.NoError(t, os.WriteFile(half, nil, 0o444))
 	require.NoError(t, netlab.Reap(), "a name on which nothing was mounted yet")
 	require.NoFileExists(t, half)
