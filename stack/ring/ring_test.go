@@ -1,0 +1,436 @@
+package ring_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/stack/ring"
+)
+
+// writer and reader are what the ends of a Records ring and of a Chain share.
+type writer interface {
+	Reserve(n int) []byte
+	Commit(n int)
+	Publish() bool
+	Arm(n int) bool
+	Used() int
+	Close()
+	Closed() bool
+}
+
+type reader interface {
+	Peek() []byte
+	Advance()
+	Release() bool
+	Arm() bool
+	Used() int
+	Close()
+	Closed() bool
+}
+
+var (
+	_ writer = (*ring.Writer)(nil)
+	_ writer = (*ring.ChainWriter)(nil)
+	_ reader = (*ring.Reader)(nil)
+	_ reader = (*ring.ChainReader)(nil)
+)
+
+// pair makes both ends over new memory, which it returns too.
+func pair(t testing.TB, capacity int) (*ring.Writer, *ring.Reader, []byte) {
+	t.Helper()
+	mem := make([]byte, ring.Size(capacity))
+	require.NoError(t, ring.Format(mem))
+	w, err := ring.NewWriter(mem)
+	require.NoError(t, err)
+	r, err := ring.NewReader(mem)
+	require.NoError(t, err)
+	return w, r, mem
+}
+
+// put writes a record of n bytes that all hold v.
+func put(w writer, n int, v byte) bool {
+	b := w.Reserve(n)
+	if b == nil {
+		return false
+	}
+	for i := range b {
+		b[i] = v
+	}
+	w.Commit(n)
+	return true
+}
+
+// wantRecord takes a record and checks it.
+func wantRecord(t testing.TB, r reader, n int, v byte) {
+	t.Helper()
+	b := r.Peek()
+	require.NotNil(t, b, "a record of %d bytes is there", n)
+	require.Len(t, b, n)
+	require.Equal(t, n, cap(b), "an append must not reach the next record")
+	for _, x := range b {
+		require.Equal(t, v, x)
+	}
+	r.Advance()
+}
+
+func TestMemoryThatCannotBeARing(t *testing.T) {
+	for name, mem := range map[string][]byte{
+		"nothing":             nil,
+		"only a header":       make([]byte, ring.HeaderLen),
+		"not a power of two":  make([]byte, ring.Size(96)),
+		"below the least":     make([]byte, ring.Size(32)),
+		"not a multiple of 8": make([]byte, ring.Size(64)+8)[1 : 1+ring.Size(64)],
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Error(t, ring.Format(mem))
+			_, err := ring.NewWriter(mem)
+			require.Error(t, err)
+			_, err = ring.NewReader(mem)
+			require.Error(t, err)
+		})
+	}
+}
+
+func TestEndsRefuseMemoryFormattedOtherwise(t *testing.T) {
+	mem := make([]byte, ring.Size(256))
+	_, err := ring.NewWriter(mem)
+	require.ErrorContains(t, err, "call Format first")
+
+	require.NoError(t, ring.Format(mem))
+	_, err = ring.NewReader(mem[:ring.Size(128)])
+	require.ErrorContains(t, err, "call Format first", "the length given counts, not the length written")
+}
+
+func TestNothingIsSeenBeforePublish(t *testing.T) {
+	w, r, _ := pair(t, 256)
+	require.True(t, put(w, 5, 1))
+	require.Nil(t, r.Peek())
+	require.Zero(t, r.Used())
+	w.Publish()
+	require.Equal(t, 16, r.Used(), "a word of 8 and 5 bytes filled up to 8")
+	wantRecord(t, r, 5, 1)
+	require.Equal(t, 16, w.Used(), "not released yet")
+	r.Release()
+	require.Zero(t, w.Used())
+}
+
+func TestPeekRepeatsUntilAdvance(t *testing.T) {
+	w, r, _ := pair(t, 256)
+	require.True(t, put(w, 3, 7))
+	w.Publish()
+	require.Equal(t, []byte{7, 7, 7}, r.Peek())
+	require.Equal(t, []byte{7, 7, 7}, r.Peek())
+	r.Advance()
+	r.Advance() // without a Peek: nothing
+	require.Nil(t, r.Peek())
+	require.True(t, put(w, 1, 8))
+	w.Publish()
+	wantRecord(t, r, 1, 8)
+}
+
+func TestRecordWithoutBytesIsARecord(t *testing.T) {
+	w, r, _ := pair(t, 64)
+	for range 30 { // over the end too, where the payload begins at the capacity
+		require.True(t, put(w, 0, 0))
+		w.Publish()
+		require.NotNil(t, r.Peek())
+		wantRecord(t, r, 0, 0)
+		require.Nil(t, r.Peek())
+		r.Release()
+	}
+}
+
+func TestCommitShortensAndReserveGivesUp(t *testing.T) {
+	w, r, _ := pair(t, 256)
+	w.Commit(4) // nothing is reserved
+	w.Publish()
+	require.Nil(t, r.Peek())
+
+	require.NotNil(t, w.Reserve(100))
+	copy(w.Reserve(50), "hello")
+	w.Commit(5)
+	w.Commit(5) // the reservation is used up
+	w.Publish()
+	require.Equal(t, "hello", string(r.Peek()))
+	r.Advance()
+	require.Nil(t, r.Peek())
+
+	w.Reserve(3)
+	w.Commit(200) // cut to what was reserved
+	w.Publish()
+	require.Len(t, r.Peek(), 3)
+	r.Advance()
+
+	w.Reserve(3)
+	w.Commit(-1)
+	w.Publish()
+	require.Empty(t, r.Peek())
+}
+
+func TestImpossibleLengthsFindNoRoom(t *testing.T) {
+	w, _, _ := pair(t, 256)
+	for _, n := range []int{-1, -1 << 62, 249, 256, 1 << 40, 1<<63 - 1} {
+		require.Nil(t, w.Reserve(n), "%d bytes", n)
+	}
+	require.NotNil(t, w.Reserve(248), "an empty ring at offset 0 takes all but the word")
+
+	chain := ring.NewChain(1 << 20).Writer()
+	chain.Commit(1)
+	for _, n := range []int{-1, -1 << 62, 1 << 40, 1<<63 - 1} {
+		require.Nil(t, chain.Reserve(n), "%d bytes", n)
+	}
+}
+
+func TestMaxRecordFitsAtEveryOffset(t *testing.T) {
+	const capacity = 256
+	for at := 0; at < capacity; at += 8 {
+		w, r, _ := pair(t, capacity)
+		for range at / 8 {
+			require.True(t, put(w, 0, 0))
+			w.Publish()
+			wantRecord(t, r, 0, 0)
+			r.Release()
+		}
+		require.True(t, put(w, ring.MaxRecord(capacity), 9), "at offset %d", at)
+		w.Publish()
+		wantRecord(t, r, ring.MaxRecord(capacity), 9)
+	}
+}
+
+func TestFullRingTakesMoreAfterRelease(t *testing.T) {
+	w, r, _ := pair(t, 128)
+	for i := range 8 {
+		require.True(t, put(w, 8, byte(i)))
+	}
+	require.False(t, put(w, 0, 0), "full")
+	w.Publish()
+	wantRecord(t, r, 8, 0)
+	require.False(t, put(w, 8, 8), "passed and not yet released")
+	r.Release()
+	require.True(t, put(w, 8, 8))
+	w.Publish()
+	for i := 1; i < 9; i++ {
+		wantRecord(t, r, 8, byte(i))
+	}
+	require.Nil(t, r.Peek())
+}
+
+func TestCloseFromTheWriter(t *testing.T) {
+	w, r, _ := pair(t, 128)
+	require.True(t, put(w, 4, 1))
+	w.Publish()
+	require.False(t, r.Closed())
+	w.Close()
+	require.True(t, r.Closed())
+	wantRecord(t, r, 4, 1)
+	require.Nil(t, r.Peek())
+	require.False(t, r.Arm(), "nothing will come: do not sleep")
+}
+
+func TestCloseFromTheReader(t *testing.T) {
+	w, r, _ := pair(t, 128)
+	for put(w, 8, 1) {
+	}
+	w.Publish()
+	require.True(t, w.Arm(8))
+	r.Close()
+	require.True(t, w.Closed())
+	require.False(t, w.Arm(8), "no room will come: do not sleep")
+	wantRecord(t, r, 8, 1)
+	r.Release()
+	require.Nil(t, w.Reserve(8), "a closed ring gives no new room")
+}
+
+func TestArmAsksForOneWake(t *testing.T) {
+	chain := ring.NewChain(64)
+	records, recordsReader, _ := pair(t, 64)
+	for name, ends := range map[string]struct {
+		w writer
+		r reader
+	}{
+		"records": {records, recordsReader},
+		"chain":   {chain.Writer(), chain.Reader()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, r := ends.w, ends.r
+			require.True(t, put(w, 8, 1))
+			require.False(t, w.Publish(), "nobody asked")
+			require.False(t, r.Arm(), "there is a record: do not sleep")
+			require.True(t, put(w, 8, 2))
+			require.True(t, w.Publish(), "the request stands although the reader looked again")
+			require.True(t, put(w, 8, 3))
+			require.False(t, w.Publish(), "a request is answered once")
+
+			require.True(t, put(w, 8, 4))
+			w.Publish()
+			require.True(t, w.Arm(8), "full")
+			wantRecord(t, r, 8, 1)
+			require.True(t, r.Release())
+			require.False(t, w.Arm(8), "there is room again")
+			for i := 2; i < 5; i++ {
+				wantRecord(t, r, 8, byte(i))
+			}
+			require.True(t, r.Release())
+			require.True(t, r.Arm(), "empty")
+			require.True(t, w.Publish(), "even without a record a request is answered")
+		})
+	}
+}
+
+// model checks both ends against a slice queue with random steps.
+func model(t *testing.T, w writer, r reader, maxRecord int, rng *rand.Rand, steps int) {
+	t.Helper()
+	var committed, visible [][]byte
+	var passed int
+	for step := range steps {
+		switch rng.IntN(6) {
+		case 0, 1:
+			n := rng.IntN(maxRecord + 1)
+			if rng.IntN(2) == 0 {
+				n = rng.IntN(min(64, maxRecord) + 1)
+			}
+			b := w.Reserve(n)
+			if b == nil {
+				continue
+			}
+			require.Len(t, b, n)
+			for i := range b {
+				b[i] = byte(rng.Uint32())
+			}
+			n = rng.IntN(n + 1)
+			committed = append(committed, append([]byte{}, b[:n]...))
+			w.Commit(n)
+		case 2:
+			w.Publish()
+			visible = append(visible, committed...)
+			committed = nil
+		case 3, 4:
+			b := r.Peek()
+			if len(visible) == 0 {
+				// A chain that grows publishes early: then more may be seen.
+				if b == nil {
+					continue
+				}
+				require.NotEmpty(t, committed, "step %d", step)
+				visible, committed = committed[:1], committed[1:]
+			}
+			require.NotNil(t, b, "step %d: a published record is there", step)
+			require.Equal(t, visible[0], append([]byte{}, b...), "step %d", step)
+			visible = visible[1:]
+			r.Advance()
+			passed++
+		case 5:
+			r.Release()
+			if len(visible) == 0 && len(committed) == 0 {
+				require.Nil(t, r.Peek(), "step %d: nothing is there", step)
+				r.Release() // a chain's reader may just have gone over to a ring behind
+				require.Zero(t, r.Used(), "step %d: nothing is in use", step)
+			}
+		}
+	}
+	require.Greater(t, passed, steps/40, "records went through")
+}
+
+func TestRecordsAgainstAModel(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		capacity := 64 << rng.IntN(6)
+		t.Run(fmt.Sprintf("seed %d capacity %d", seed, capacity), func(t *testing.T) {
+			w, r, _ := pair(t, capacity)
+			model(t, w, r, ring.MaxRecord(capacity), rng, 4000)
+			require.NoError(t, w.Err())
+			require.NoError(t, r.Err())
+		})
+	}
+}
+
+// transfer sends total records of changing length through both ends, from two
+// goroutines that sleep by Arm and a channel, and checks each.
+func transfer(t *testing.T, w writer, r reader, total, maxRecord int) {
+	wakeReader, wakeWriter := make(chan struct{}, 1), make(chan struct{}, 1)
+	ring := func(c chan struct{}) {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	go func() {
+		rng := rand.New(rand.NewPCG(3, 4))
+		for i := range total {
+			n := 8 + rng.IntN(maxRecord-7)
+			b := w.Reserve(n)
+			for b == nil {
+				if w.Publish() {
+					ring(wakeReader)
+				}
+				if w.Arm(n) {
+					<-wakeWriter
+				}
+				b = w.Reserve(n)
+			}
+			binary.LittleEndian.PutUint64(b, uint64(i))
+			for j := range b[8:] {
+				b[8+j] = byte(i)
+			}
+			w.Commit(n)
+			if i%7 == 0 && w.Publish() {
+				ring(wakeReader)
+			}
+		}
+		w.Publish()
+		w.Close()
+		ring(wakeReader)
+	}()
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := range total {
+		n := 8 + rng.IntN(maxRecord-7)
+		b := r.Peek()
+		for b == nil {
+			if r.Release() {
+				ring(wakeWriter)
+			}
+			if r.Arm() {
+				<-wakeReader
+			}
+			b = r.Peek()
+		}
+		if len(b) != n || binary.LittleEndian.Uint64(b) != uint64(i) || (n > 8 && b[n-1] != byte(i)) {
+			require.FailNow(t, "wrong record", "record %d: %d bytes, number %d", i, len(b), binary.LittleEndian.Uint64(b))
+		}
+		r.Advance()
+		if i%5 == 0 && r.Release() {
+			ring(wakeWriter)
+		}
+	}
+	r.Release()
+	for !r.Closed() {
+		<-wakeReader
+	}
+	require.Nil(t, r.Peek())
+	require.Zero(t, r.Used())
+}
+
+func TestRecordsBetweenGoroutines(t *testing.T) {
+	w, r, _ := pair(t, 1024)
+	transfer(t, w, r, 100_000, ring.MaxRecord(1024))
+	require.NoError(t, w.Err())
+	require.NoError(t, r.Err())
+}
+
+func TestRecordsDoNotAllocate(t *testing.T) {
+	w, r, _ := pair(t, 4096)
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		for range 8 {
+			put(w, 100, 1)
+		}
+		w.Publish()
+		for r.Peek() != nil {
+			r.Advance()
+		}
+		r.Release()
+	}))
+}
