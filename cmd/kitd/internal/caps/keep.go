@@ -1,0 +1,71 @@
+package caps
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kernel is what decides whether reading and writing BPF maps needs a
+// capability.
+type Kernel struct {
+	Major, Minor int
+	// BPFRestricted: the sysctl kernel.unprivileged_bpf_disabled is not 0.
+	BPFRestricted bool
+}
+
+// ThisKernel reads the running kernel's version and sysctl. Where the sysctl
+// can't be read it counts as set, which keeps more.
+func ThisKernel() Kernel {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // fails only for a bad pointer
+	k := Kernel{BPFRestricted: true}
+	k.Major, k.Minor = release(unix.ByteSliceToString(name.Release[:]))
+	if text, err := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled"); err == nil {
+		k.BPFRestricted = strings.TrimSpace(string(text)) != "0"
+	}
+	return k
+}
+
+// release reads "6.18.44-generic" as 6, 18; 0 for what is not a number.
+func release(text string) (major, minor int) {
+	number := func() (n int) {
+		for len(text) > 0 && '0' <= text[0] && text[0] <= '9' {
+			n = n*10 + int(text[0]-'0')
+			text = text[1:]
+		}
+		return n
+	}
+	major = number()
+	text = strings.TrimPrefix(text, ".")
+	return major, number()
+}
+
+// Keep is what kitd needs to go on serving.
+//
+//   - CAP_NET_BIND_SERVICE: ports below 1024 that are bound later (a reload, a
+//     new address of the card, /metrics).
+//   - CAP_NET_ADMIN and CAP_NET_RAW in shared mode: asking the kernel for a
+//     neighbour, and reserving ICMP identifiers. In owned mode the kernel has
+//     no part in either.
+//   - CAP_BPF where the kernel wants it for access to maps that are open
+//     already: before 5.19 if kernel.unprivileged_bpf_disabled is set;
+//     CAP_SYS_ADMIN before 5.8, which has no CAP_BPF.
+func Keep(shared bool, k Kernel) Set {
+	keep := NetBindService
+	if shared {
+		keep |= NetAdmin | NetRaw
+	}
+	before := func(major, minor int) bool {
+		return k.Major < major || k.Major == major && k.Minor < minor
+	}
+	switch {
+	case !k.BPFRestricted || !before(5, 19):
+	case before(5, 8):
+		keep |= SysAdmin
+	default:
+		keep |= BPF
+	}
+	return keep
+}
