@@ -1,0 +1,145 @@
+package stack
+
+import (
+	"time"
+
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// A dest is what an engine found out about a destination: where its packets go and how long they may be. Engines keep the
+// last ones in a direct-mapped cache, so that a packet costs one comparison and no look-up in the routing table.
+type dest struct {
+	addr    wire.Addr
+	gen     uint32 // of the engine's view of routes and addresses
+	kind    destKind
+	mtu     int
+	source  wire.Addr // preferred source address
+	neigh   *neighbour
+	expires clock.Time // of a path MTU
+	hw      wire.HardwareAddr
+}
+
+type destKind uint8
+
+const (
+	destNoRoute     destKind = iota // nothing leads there
+	destUnreachable                 // a route refuses it
+	destTableFull                   // no neighbour entry could be made
+	destLocal                       // ours: the in-stack loopback
+	destGroup                       // broadcast or multicast: hw is the Ethernet address
+	destNeighbour                   // by way of neigh
+)
+
+const destCache = 1024
+
+// minPMTU is the least path MTU that an ICMP error can teach: Linux's default of net.ipv4.route.min_pmtu.
+const minPMTU = 552
+
+// pmtuLife is how long a learnt path MTU is believed, RFC 1191 §6.3 and Linux's net.ipv4.route.mtu_expires.
+const pmtuLife = 10 * time.Minute
+
+// maxPMTU bounds the table of learnt path MTUs.
+const maxPMTU = 4096
+
+type pathMTU struct {
+	mtu     int
+	expires clock.Time
+}
+
+// dest finds out where packets for addr go.
+func (e *Engine) dest(addr wire.Addr) *dest {
+	d := &e.dests[uint32(addr)*0x9E3779B1>>(32-10)]
+	if d.addr == addr && d.gen == e.gen && (d.neigh == nil || !d.neigh.dead) && (d.expires == 0 || e.now < d.expires) {
+		return d
+	}
+	*d = dest{addr: addr, gen: e.gen}
+	e.fillDest(d)
+	return d
+}
+
+func (e *Engine) fillDest(d *dest) {
+	d.mtu = e.mtu
+	switch la := e.local(d.addr); {
+	case la != nil && la.kind == localUnicast:
+		d.kind, d.mtu, d.source = destLocal, loopbackMTU, d.addr
+		return
+	case la != nil || d.addr.IsBroadcast():
+		d.kind, d.hw, d.source = destGroup, wire.HardwareBroadcast, e.sourceFor(d.addr)
+		return
+	case d.addr.IsMulticast():
+		d.kind, d.hw, d.source = destGroup, d.addr.MulticastHardwareAddr(), e.sourceFor(d.addr)
+		return
+	}
+	r, ok := e.iface.routes.lookup(d.addr)
+	switch {
+	case !ok || r.kind == RouteElsewhere || r.kind == RouteBlackhole:
+		d.kind = destNoRoute
+		return
+	case r.kind != RouteUnicast:
+		d.kind = destUnreachable
+		return
+	}
+	if r.mtu != 0 {
+		d.mtu = min(d.mtu, r.mtu)
+	}
+	if p, ok := e.pmtu[d.addr]; ok && e.now < p.expires {
+		d.mtu, d.expires = min(d.mtu, p.mtu), p.expires
+	}
+	hop := d.addr
+	if r.gateway != 0 {
+		hop = r.gateway
+	}
+	if d.source = r.source; d.source == 0 {
+		d.source = e.sourceFor(hop)
+	}
+	if d.neigh = e.neighbour(hop); d.neigh == nil {
+		d.kind, d.gen = destTableFull, e.gen-1 // look again next time
+		return
+	}
+	d.kind = destNeighbour
+}
+
+// sourceFor picks the address of ours that fits best for a neighbour: the one whose network holds it, else the first.
+func (e *Engine) sourceFor(hop wire.Addr) wire.Addr {
+	var first wire.Addr
+	for i := range e.locals {
+		la := &e.locals[i]
+		if la.kind != localUnicast {
+			continue
+		}
+		if la.prefix.Contains(hop) {
+			return la.addr
+		}
+		if first == 0 {
+			first = la.addr
+		}
+	}
+	return first
+}
+
+// learnPMTU lowers the path MTU towards addr, RFC 1191 §3. A router that does not tell its MTU gives 0: then the next lower
+// of RFC 1191 §7.1's plateaus below the length of the packet that it refused.
+func (e *Engine) learnPMTU(addr wire.Addr, mtu, refused int) {
+	if mtu == 0 {
+		for _, plateau := range []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 576} {
+			if plateau < refused {
+				mtu = plateau
+				break
+			}
+		}
+	}
+	mtu = max(mtu, minPMTU)
+	if mtu >= e.dest(addr).mtu {
+		return
+	}
+	if len(e.pmtu) >= maxPMTU {
+		for a, p := range e.pmtu {
+			if delete(e.pmtu, a); e.now >= p.expires || len(e.pmtu) < maxPMTU {
+				break
+			}
+		}
+	}
+	e.pmtu[addr] = pathMTU{mtu, e.now.Add(pmtuLife)}
+	e.dest(addr).gen = e.gen - 1
+}

@@ -1,0 +1,138 @@
+package stack
+
+import (
+	"unsafe"
+
+	"kitnet.dev/kit/stack/ring"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// A frame that arrives at another engine than the one it concerns goes over by a bounded ring: fragments to the engine
+// that puts their datagram together, as a card spreads them by other fields than whole packets; ARP to every engine, as each
+// has its own neighbour table.
+
+const forwardBytes = 128 << 10
+
+// An inbox is what one engine has for another.
+type inbox struct {
+	w *ring.Writer // the sending engine's
+	r *ring.Reader // the receiving engine's
+}
+
+// connectEngines makes the rings between the engines of one interface.
+func connectEngines(es []*Engine) {
+	for _, to := range es {
+		to.inboxes = make([]*inbox, len(es))
+		for _, from := range es {
+			if from != to {
+				to.inboxes[from.queue] = newInbox()
+			}
+		}
+	}
+}
+
+func newInbox() *inbox {
+	mem := ringMemory(forwardBytes)
+	w, _ := ring.NewWriter(mem)
+	r, _ := ring.NewReader(mem)
+	return &inbox{w, r}
+}
+
+// ringMemory is formatted memory for a ring; the capacity is a constant power of two.
+func ringMemory(capacity int) []byte {
+	words := make([]uint64, ring.Size(capacity)/8) // a ring begins at a multiple of 8
+	mem := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(words)*8)
+	if err := ring.Format(mem); err != nil {
+		panic(err)
+	}
+	return mem
+}
+
+// fragmentOwner is the engine that puts p's datagram together, nil for e itself.
+func (e *Engine) fragmentOwner(p wire.IPv4) *Engine {
+	n := len(e.iface.engines)
+	if n == 1 || e.rx.forwarded || e.rx.link == Link(e.loop) {
+		return nil
+	}
+	h := (uint32(p.Src()) ^ uint32(p.ID())<<16 ^ uint32(p.Protocol())) * 0x9E3779B1
+	if to := e.iface.engines[int(h>>16)%n]; to != e {
+		return to
+	}
+	return nil
+}
+
+// forward passes the frame on.
+func (e *Engine) forward(to *Engine) DropReason {
+	if !e.put(to, e.rx.frame) {
+		return DropForwardFull
+	}
+	e.stats.Forwarded++
+	return NotDropped
+}
+
+// forwardToSiblings shows an ARP packet to the other engines as well. What finds no room is not counted as dropped: the frame's
+// end is here, and a neighbour that another engine misses is asked for again.
+func (e *Engine) forwardToSiblings(frame []byte) {
+	for _, to := range e.iface.engines {
+		if to != e && e.put(to, frame) {
+			e.stats.Copied++
+		}
+	}
+}
+
+func (e *Engine) put(to *Engine, frame []byte) bool {
+	w := to.inboxes[e.queue].w
+	b := w.Reserve(len(frame))
+	if b == nil {
+		return false
+	}
+	copy(b, frame)
+	w.Commit(len(frame))
+	w.Publish()
+	to.wakeIfAsleep()
+	return true
+}
+
+// takeForwarded takes what other engines passed on, up to budget frames from each.
+func (e *Engine) takeForwarded(budget int) (n int) {
+	for _, in := range e.inboxes {
+		if in == nil {
+			continue
+		}
+		for range budget {
+			f := in.r.Peek()
+			if f == nil {
+				break
+			}
+			n++
+			e.receiveForwarded(f)
+			in.r.Advance()
+		}
+		in.r.Release()
+	}
+	return n
+}
+
+// receiveForwarded takes a frame that another engine received. An answer in place is copied out: the frame is not the link's.
+func (e *Engine) receiveForwarded(frame []byte) {
+	e.stats.RxForwarded++
+	e.rx.link, e.rx.forwarded = &e.copying, true
+	if r := e.ethernet(frame); r != NotDropped {
+		e.stats.Drops[r]++
+	}
+}
+
+// A copyingLink answers frames that its link did not lend.
+type copyingLink struct{ Link }
+
+// Send copies the frame into one of the link's own.
+func (l *copyingLink) Send(frame []byte) bool {
+	f := l.Alloc()
+	if len(f) < len(frame) {
+		if f != nil {
+			l.Free(f)
+		}
+		return false
+	}
+	return l.Link.Send(f[:copy(f, frame)])
+}

@@ -1,0 +1,216 @@
+package stack
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"syscall"
+
+	"kitnet.dev/kit/stack/ring"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// A half is what a Datagram is on one engine: its two rings and what the engine needs to know of it. The engine writes rx and
+// reads tx; the user's side of the Datagram does the opposite. Everything below the rings is the engine's alone.
+type half struct {
+	d  *Datagram
+	e  *Engine
+	rx *ring.Chain // received, ahead of each its inRecord
+	tx *ring.Chain // to be sent, ahead of each its outRecord
+
+	// The dirty list (engine.go): the user's side puts the half there when tx has something.
+	queued atomic.Bool
+	next   *half
+
+	local      wire.Addr
+	localPort  uint16 // or the ICMP identifier
+	remote     wire.Addr
+	remotePort uint16
+	connected  bool
+	closing    bool // gone from the demultiplexer; tx is still being emptied
+	unread     bool // on the engine's list of halves to publish
+	again      bool // on the engine's list of halves that have more to send
+	handler    Handler
+	peer       *half // the next socket on the same port (local.go)
+
+	counts halfCounts
+}
+
+// halfCounts are written by the engine and read from anywhere through it.
+type halfCounts struct {
+	received, rxBytes, dropped, sent, txBytes uint64
+}
+
+// A record in rx is an inRecord and the payload, one in tx an outRecord and the payload.
+//
+//	inRecord:   0 sender  4 destination  8 sender's port  10 TTL  11 TOS  12 length   (numbers as the machine has them)
+//	outRecord:  0 source  4 destination  8 destination's port  10 TTL  11 TOS
+const (
+	inRecord  = 16
+	outRecord = 12
+)
+
+// outgoing is an outRecord as read.
+type outgoing struct {
+	src, dst wire.Addr // src 0: what the route prefers
+	port     uint16
+	ttl, tos uint8
+}
+
+func (m *outgoing) put(b []byte) {
+	_ = b[outRecord-1]
+	binary.NativeEndian.PutUint32(b[0:], uint32(m.src))
+	binary.NativeEndian.PutUint32(b[4:], uint32(m.dst))
+	binary.NativeEndian.PutUint16(b[8:], m.port)
+	b[10], b[11] = m.ttl, m.tos
+}
+
+func (m *outgoing) get(b []byte) {
+	_ = b[outRecord-1]
+	m.src = wire.Addr(binary.NativeEndian.Uint32(b[0:]))
+	m.dst = wire.Addr(binary.NativeEndian.Uint32(b[4:]))
+	m.port = binary.NativeEndian.Uint16(b[8:])
+	m.ttl, m.tos = b[10], b[11]
+}
+
+// incoming is an inRecord as read.
+type incoming struct {
+	src, dst wire.Addr
+	port     uint16
+	ttl, tos uint8
+}
+
+func (m *incoming) get(b []byte) {
+	_ = b[inRecord-1]
+	m.src = wire.Addr(binary.NativeEndian.Uint32(b[0:]))
+	m.dst = wire.Addr(binary.NativeEndian.Uint32(b[4:]))
+	m.port = binary.NativeEndian.Uint16(b[8:])
+	m.ttl, m.tos = b[10], b[11]
+}
+
+// deliverTo copies a payload into a socket's ring: the copy of the receive path.
+func (e *Engine) deliverTo(h *half, p wire.IPv4, sport uint16, payload []byte) DropReason {
+	w := h.rx.Writer()
+	b := w.Reserve(inRecord + len(payload))
+	if b == nil {
+		h.counts.dropped++
+		return DropSocketFull
+	}
+	binary.NativeEndian.PutUint32(b[0:], uint32(p.Src()))
+	binary.NativeEndian.PutUint32(b[4:], uint32(p.Dst()))
+	binary.NativeEndian.PutUint16(b[8:], sport)
+	b[10], b[11] = p.TTL(), p.TOS()
+	copy(b[inRecord:], payload)
+	w.Commit(len(b))
+	h.counts.received++
+	h.counts.rxBytes += uint64(len(payload))
+	e.stats.Delivered++
+	if !h.unread {
+		h.unread = true
+		e.unread = append(e.unread, h)
+	}
+	return NotDropped
+}
+
+// publish shows the sockets what this step delivered, once for each, and wakes those who sleep.
+func (e *Engine) publish() {
+	for i, h := range e.unread {
+		h.unread = false
+		h.rx.Writer().Publish()
+		if h.d.waiters.notify(Readable) {
+			e.woke = true
+		}
+		e.unread[i] = nil
+	}
+	e.unread = e.unread[:0]
+}
+
+// emitBudget is how many datagrams of one socket are sent before it is the next one's turn.
+const emitBudget = 256
+
+// emit sends what the sockets on the dirty list have written. It reports whether some have more.
+func (e *Engine) emit() (more bool) {
+	for h := e.takeDirty(); h != nil; {
+		next := h.next
+		h.next = nil
+		h.queued.Store(false)
+		if !h.again {
+			h.again = true
+			e.senders = append(e.senders, h)
+		}
+		h = next
+	}
+	if len(e.senders) == 0 {
+		return false
+	}
+	kept := e.senders[:0]
+	for _, h := range e.senders {
+		if e.emitHalf(h) {
+			kept = append(kept, h)
+			continue
+		}
+		h.again = false
+	}
+	clear(e.senders[len(kept):])
+	e.senders = kept
+	return len(kept) > 0
+}
+
+// emitHalf sends up to emitBudget datagrams of a socket, and reports whether it has more.
+func (e *Engine) emitHalf(h *half) (more bool) {
+	r := h.tx.Reader()
+	var m outgoing
+	n := 0
+	for ; n < emitBudget; n++ {
+		rec := r.Peek()
+		if rec == nil {
+			break
+		}
+		m.get(rec)
+		var full bool
+		if h.d.proto == wire.ProtocolUDP {
+			full = e.emitUDP(h, &m, rec[outRecord:])
+		} else {
+			full = e.emitICMP(h, &m, rec[outRecord:])
+		}
+		if full {
+			more = true
+			break
+		}
+		h.counts.sent++
+		h.counts.txBytes += uint64(len(rec) - outRecord)
+		r.Advance()
+	}
+	if n > 0 {
+		r.Release()
+		if h.d.waiters.notify(Writable) {
+			e.woke = true
+		}
+	}
+	return more || n == emitBudget
+}
+
+// emitFailed tells a connected socket why its datagram went nowhere, where that is known at once.
+func (e *Engine) emitFailed(h *half, d *dest, res outcome) {
+	if res != outDropped || !h.connected {
+		return
+	}
+	switch {
+	case d.kind == destNoRoute:
+		h.d.fail(syscall.ENETUNREACH)
+	case d.kind == destUnreachable, d.kind == destNeighbour && d.neigh.state == NeighbourFailed:
+		h.d.fail(syscall.EHOSTUNREACH)
+	case d.kind == destTableFull:
+		h.d.fail(syscall.ENOBUFS)
+	}
+}
+
+// attach makes h hear its port. detach ends that.
+func (e *Engine) attach(h *half) {
+	e.ports(h.d.proto, h.local).insert(h.localPort, h)
+	e.sockets++
+}
+
+func (e *Engine) detach(h *half) {
+	e.ports(h.d.proto, h.local).remove(h.localPort, h)
+	e.sockets--
+}

@@ -1,0 +1,162 @@
+package stack
+
+import (
+	"net/netip"
+
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// Handler is called on the engine for each datagram of a socket, with the frame as the card's link lent it: nothing is
+// copied, and an answer is built in place. It must not block, keep the Packet or its slices, or call anything of the stack
+// but the Packet's methods. It runs on as many engines at once as the card has queues.
+type Handler func(p *Packet)
+
+// Packet is a datagram that a Handler looks at.
+type Packet struct {
+	// Payload is what was sent. A handler may write to it and to Room.
+	Payload []byte
+
+	e    *Engine
+	h    *half
+	ip   wire.IPv4
+	udp  wire.UDP
+	room []byte // of an answer that cannot be built in the frame
+	done bool   // answered in place: the frame is gone
+}
+
+// Src is who sent the datagram.
+func (p *Packet) Src() netip.AddrPort {
+	return netip.AddrPortFrom(p.ip.Src().Netip(), p.udp.SrcPort())
+}
+
+// Dst is the address that it was sent to: ours, or a broadcast address.
+func (p *Packet) Dst() netip.AddrPort {
+	return netip.AddrPortFrom(p.ip.Dst().Netip(), p.udp.DstPort())
+}
+
+// SrcPort is the port of Src alone, at less cost.
+func (p *Packet) SrcPort() uint16 { return p.udp.SrcPort() }
+
+// Now is the time of this step of the engine.
+func (p *Packet) Now() clock.Time { return p.e.now }
+
+// TTL and TOS are those of the IPv4 header.
+func (p *Packet) TTL() uint8 { return p.ip.TTL() }
+
+// TOS is the type-of-service byte: DSCP and ECN.
+func (p *Packet) TOS() uint8 { return p.ip.TOS() }
+
+// Room is Payload extended to the longest answer that Reply can send.
+func (p *Packet) Room() []byte {
+	if !p.inPlace() {
+		if p.room == nil {
+			if p.e.answerBuf == nil {
+				p.e.answerBuf = make([]byte, maxUDPPayload)
+			}
+			p.room = p.e.answerBuf
+			copy(p.room, p.Payload)
+			p.Payload = p.room[:len(p.Payload)]
+		}
+		return p.room
+	}
+	room := p.e.mtu - wire.IPv4Len - wire.UDPLen
+	if p.e.rx.link == Link(p.e.loop) {
+		room = maxUDPPayload
+	}
+	return p.Payload[:max(len(p.Payload), min(cap(p.Payload), room))]
+}
+
+// maxUDPPayload is the longest payload of a UDP datagram over IPv4.
+const maxUDPPayload = wire.IPv4MaxSize - wire.IPv4Len - wire.UDPLen
+
+// inPlace reports whether the answer can be built in the frame: a packet from fragments is not in one, and one with options
+// would send them back.
+func (p *Packet) inPlace() bool {
+	return !p.done && !p.e.rx.whole && !p.e.rx.options && p.e.local(p.ip.Dst()).kind == localUnicast
+}
+
+// Echo answers with the payload as it came.
+func (p *Packet) Echo() {
+	if !p.inPlace() {
+		p.ReplyWith(p.Payload)
+		return
+	}
+	if p.e.rx.sum == wire.ChecksumPartial {
+		p.Reply(len(p.Payload))
+		return
+	}
+	// Addresses and ports only change places, so the checksum stays right.
+	p.udp.PutPorts(p.udp.DstPort(), p.udp.SrcPort())
+	p.sendInPlace(len(p.Payload))
+}
+
+// Reply answers with the first n bytes of Room, built in place: to the sender, from the address that it sent to. An n
+// beyond Room is cut to it.
+func (p *Packet) Reply(n int) {
+	if !p.inPlace() {
+		if !p.done {
+			p.ReplyWith(p.Room()[:min(n, maxUDPPayload)])
+		}
+		return
+	}
+	room := p.Room()
+	n = min(n, len(room))
+	b := p.udp[:wire.UDPLen+n]
+	src, dst := p.ip.Dst(), p.ip.Src()
+	wire.PutUDP(b, &wire.UDPFields{
+		Src: src, Dst: dst, SrcPort: p.udp.DstPort(), DstPort: p.udp.SrcPort(), PayloadLen: n,
+	}, wire.Sum(b[wire.UDPLen:], 0))
+	p.sendInPlace(n)
+}
+
+// sendInPlace turns the rest of the frame round.
+func (p *Packet) sendInPlace(n int) {
+	e := p.e
+	e.replyHeader(p.ip[:wire.IPv4Len+wire.UDPLen+n])
+	p.done = true
+	if r := e.sendBack(e.rx.frame[:e.rx.l3+wire.IPv4Len+wire.UDPLen+n], e.rx.src); r != NotDropped {
+		e.stats.TxDrops[r]++
+		e.stats.Output++
+		return
+	}
+	p.h.counts.sent++
+	p.h.counts.txBytes += uint64(n)
+}
+
+// ReplyWith answers with a copy of b, in fragments where it is long. It may be called more than once, before an answer in place.
+func (p *Packet) ReplyWith(b []byte) {
+	if p.done || len(b) > maxUDPPayload {
+		return
+	}
+	e := p.e
+	src := p.ip.Dst()
+	if p.e.local(src).kind != localUnicast {
+		src = p.h.local
+	}
+	m := outgoing{src: src, dst: p.ip.Src(), port: p.udp.SrcPort(), ttl: defaultTTL, tos: p.ip.TOS() &^ 3}
+	if e.emitUDP(p.h, &m, b) {
+		e.refuse(DropTransmitFull)
+		return
+	}
+	p.h.counts.sent++
+	p.h.counts.txBytes += uint64(len(b))
+}
+
+// handle calls a socket's handler with the packet in the frame.
+func (e *Engine) handle(h *half, ip wire.IPv4, u wire.UDP) DropReason {
+	p := &e.packet
+	*p = Packet{Payload: u.Payload(), e: e, h: h, ip: ip, udp: u}
+	h.counts.received++
+	h.counts.rxBytes += uint64(len(p.Payload))
+	h.handler(p)
+	e.stats.Delivered++
+	return NotDropped
+}
+
+// handleBroadcast calls a handler with a copy of a broadcast.
+func (e *Engine) handleBroadcast(h *half, ip wire.IPv4, u wire.UDP) {
+	e.broadcast = append(e.broadcast[:0], ip...)
+	c := wire.IPv4(e.broadcast)
+	e.handle(h, c, wire.UDP(c[len(ip)-len(u):]))
+}

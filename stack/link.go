@@ -1,0 +1,43 @@
+package stack
+
+import "time"
+
+// Link is one receive and transmit queue of a card: the seam between the engine and everything that moves frames.
+// loader's AF_XDP link, linktest's in-memory wire and the stack's own loopback satisfy it.
+//
+// One goroutine uses a link; only Wake may be called from others. Frames are Ethernet frames without the FCS.
+//
+// Who owns a frame:
+//
+//	free ──Alloc──▶ the engine ──Send──▶ the link ──sent──▶ free
+//	  ▲                 └──Free──▶ free
+//	  └─ the link ──Poll──▶ lent to input ──returns──▶ free
+//	                            └──Send (answered in place)──▶ the link ──sent──▶ free
+type Link interface {
+	// Poll lends up to budget received frames to input, one at a time, and returns how many it lent. A frame is valid
+	// during the call only. Its capacity reaches to the end of its buffer, so that an answer can be built in place.
+	Poll(budget int, input func(frame []byte)) int
+	// Alloc returns a transmit frame, its length the longest frame that Send takes, or nil when no frame or no place in
+	// the transmit ring is free. Flush may make one free.
+	Alloc() []byte
+	// Send queues a frame: one from Alloc cut to its length, or the one that Poll is lending, resliced. It reports false
+	// when the transmit ring is full, which cannot happen to a frame from Alloc; a lent frame is then still only lent.
+	Send(frame []byte) bool
+	// Free gives a frame from Alloc back unsent.
+	Free(frame []byte)
+	// Flush hands what Send has queued to the wire and takes back what was sent. It reports whether some of it is still
+	// queued, so that the engine calls it again instead of going to sleep.
+	Flush() (pending bool)
+	// Wait sleeps until a frame has arrived, Wake was called or timeout has passed (negative: no time-out). An error
+	// means that the device is gone.
+	Wait(timeout time.Duration) error
+	// Wake ends the present Wait or the next one. Any goroutine may call it.
+	Wake()
+	// MTU is the longest IPv4 packet that the link carries, in bytes.
+	MTU() int
+	// HardwareAddr is the link's Ethernet address.
+	HardwareAddr() [6]byte
+	// PartialChecksums reports whether the other side's kernel hands frames over with a UDP or TCP checksum field that
+	// holds only the pseudo-header's sum (CHECKSUM_PARTIAL, include/linux/skbuff.h), as over veth and tap.
+	PartialChecksums() bool
+}

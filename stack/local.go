@@ -1,0 +1,163 @@
+package stack
+
+import (
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// localAddr is an address at which an engine takes packets, with the sockets that are bound there.
+type localAddr struct {
+	addr     wire.Addr
+	kind     localKind
+	prefix   wire.Prefix
+	defended clock.Time // when a conflict about it was last answered
+	udp      *portTable
+	ids      *portTable // ICMP sockets by identifier
+}
+
+type localKind uint8
+
+const (
+	localUnicast   localKind = iota
+	localBroadcast           // of the network or the limited one: every socket with the port hears it
+)
+
+// local finds the address, nil when it is not ours. There are few addresses on a card, and the first is nearly always it.
+func (e *Engine) local(a wire.Addr) *localAddr {
+	for i := range e.locals {
+		if e.locals[i].addr == a {
+			return &e.locals[i]
+		}
+	}
+	if e.iface.loopback && a.IsLoopback() {
+		return e.loopbackAddr(a)
+	}
+	return nil
+}
+
+// loopbackAddr is local for the addresses of 127.0.0.0/8 beyond 127.0.0.1, which nobody configures.
+func (e *Engine) loopbackAddr(a wire.Addr) *localAddr {
+	la := &e.loopAddr
+	*la = localAddr{addr: a, prefix: loopbackPrefix, udp: e.portTables[portKey{wire.ProtocolUDP, a}], ids: e.portTables[portKey{wire.ProtocolICMP, a}]}
+	if la.udp == nil {
+		la.udp = &noPorts
+	}
+	if la.ids == nil {
+		la.ids = &noPorts
+	}
+	return la
+}
+
+var loopbackPrefix = wire.Prefix{Addr: wire.AddrLoopback, Bits: 8}
+
+// setLocals makes the engine take packets for the addresses. Sockets that are bound to one that went away stay bound and
+// hear nothing until it comes back, as in the kernel.
+func (e *Engine) setLocals(prefixes []wire.Prefix) {
+	e.locals = e.locals[:0]
+	add := func(a wire.Addr, kind localKind, p wire.Prefix) {
+		e.locals = append(e.locals, localAddr{
+			addr: a, kind: kind, prefix: p,
+			udp: e.ports(wire.ProtocolUDP, a), ids: e.ports(wire.ProtocolICMP, a),
+		})
+	}
+	for _, p := range prefixes {
+		add(p.Addr, localUnicast, p)
+	}
+	if !e.iface.loopback {
+		for _, p := range prefixes {
+			if b, ok := p.Broadcast(); ok && e.local(b) == nil {
+				add(b, localBroadcast, p)
+			}
+		}
+		add(wire.AddrBroadcast, localBroadcast, wire.Prefix{Addr: wire.AddrBroadcast, Bits: 32})
+	}
+	e.gen++
+}
+
+// A portTable finds the sockets on one address by port or identifier: two loads, whatever the number of sockets.
+type portTable struct {
+	pages [256]*[256]*half
+}
+
+var noPorts portTable
+
+func (t *portTable) get(port uint16) *half {
+	page := t.pages[port>>8]
+	if page == nil {
+		return nil
+	}
+	return page[port&0xFF]
+}
+
+func (t *portTable) insert(port uint16, h *half) {
+	page := t.pages[port>>8]
+	if page == nil {
+		page = new([256]*half)
+		t.pages[port>>8] = page
+	}
+	h.peer = page[port&0xFF]
+	page[port&0xFF] = h
+}
+
+func (t *portTable) remove(port uint16, h *half) {
+	page := t.pages[port>>8]
+	if page == nil {
+		return
+	}
+	for p := &page[port&0xFF]; *p != nil; p = &(*p).peer {
+		if *p == h {
+			*p, h.peer = h.peer, nil
+			return
+		}
+	}
+}
+
+type portKey struct {
+	proto wire.Protocol
+	addr  wire.Addr
+}
+
+// ports is the table for an address, kept while sockets or the address itself need it.
+func (e *Engine) ports(proto wire.Protocol, addr wire.Addr) *portTable {
+	k := portKey{proto, addr}
+	t := e.portTables[k]
+	if t == nil {
+		t = new(portTable)
+		e.portTables[k] = t
+	}
+	return t
+}
+
+// find picks the socket for a packet from src:sport: of several on the port the one that is connected to it, else by a hash
+// of the flow among the ones that are not (SO_REUSEPORT).
+func (h *half) find(src wire.Addr, sport uint16) *half {
+	if h.peer == nil && !h.connected {
+		return h
+	}
+	return h.findAmong(src, sport)
+}
+
+func (h *half) findAmong(src wire.Addr, sport uint16) *half {
+	open := uint32(0)
+	for s := h; s != nil; s = s.peer {
+		if !s.connected {
+			open++
+		} else if s.remote == src && s.remotePort == sport {
+			return s
+		}
+	}
+	if open == 0 {
+		return nil
+	}
+	pick := (uint32(src) ^ uint32(sport)<<16 ^ uint32(sport)) * 0x9E3779B1 >> 16 % open
+	for s := h; s != nil; s = s.peer {
+		if s.connected {
+			continue
+		}
+		if pick == 0 {
+			return s
+		}
+		pick--
+	}
+	return nil
+}

@@ -1,0 +1,295 @@
+package stack
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// NeighbourState is what is known of a neighbour, in the terms of RFC 4861 §7.3.2 and of Linux (include/uapi/linux/neighbour.h).
+type NeighbourState uint8
+
+// The states of a neighbour.
+const (
+	NeighbourIncomplete NeighbourState = iota // asked for; packets wait
+	NeighbourReachable                        // answered not long ago
+	NeighbourStale                            // known, and to be asked again when it is used
+	NeighbourProbe                            // used while stale: being asked
+	NeighbourFailed                           // did not answer
+	NeighbourPermanent                        // set by the operator: never asked for
+)
+
+// String is the state's name in ip-neighbour(8), in small letters.
+func (s NeighbourState) String() string {
+	return [...]string{"incomplete", "reachable", "stale", "probe", "failed", "permanent"}[min(s, NeighbourPermanent)]
+}
+
+// NeighbourEntry is one line of the neighbour table.
+type NeighbourEntry struct {
+	Addr         netip.Addr
+	HardwareAddr net.HardwareAddr
+	State        NeighbourState
+	VLANs        []uint16      // tags of its frames, outermost first
+	Queued       int           // packets that wait for its address
+	Age          time.Duration // since it was last confirmed
+}
+
+// The times of RFC 1122 §2.3.2 and of Linux's defaults (net/ipv4/arp.c).
+const (
+	neighbourRetry     = time.Second      // between requests: RFC 1122 §2.3.2.1 allows one a second
+	neighbourTries     = 3                // requests before it has failed
+	neighbourReachable = 30 * time.Second // a confirmation holds
+	neighbourUnused    = time.Minute      // a stale entry is kept
+	neighbourFailed    = time.Second      // a failure is remembered
+	neighbourLocked    = time.Second      // an answer is not replaced by another (arp.c: LOCKTIME)
+	neighbourWaiting   = 4096             // packets that wait on one engine, for all neighbours
+)
+
+// A neighbour is an entry of an engine's table. Each engine has its own, so a packet reads it without a lock; ARP packets are
+// passed on to the interface's other engines (forward.go).
+type neighbour struct {
+	e         *Engine
+	addr      wire.Addr
+	state     NeighbourState
+	used      bool // since the timer last looked
+	dead      bool // no longer in the table
+	tries     uint8
+	ntags     uint8
+	tags      [wire.MaxTags]wire.VLANTag
+	header    [wire.EthernetMaxLen]byte // of an IPv4 frame to it
+	headerLen int
+	confirmed clock.Time
+	timer     timer
+	waiting   [][]byte // IPv4 packets, the oldest first
+}
+
+// usable reports whether packets may be sent at once.
+func (n *neighbour) usable() bool {
+	return n.state != NeighbourIncomplete && n.state != NeighbourFailed
+}
+
+// fresh reports whether sending needs no further thought.
+func (n *neighbour) fresh() bool {
+	return n.state == NeighbourReachable || n.state == NeighbourPermanent
+}
+
+// neighbour finds the entry for addr or begins to resolve it. It returns nil when the table is full.
+func (e *Engine) neighbour(addr wire.Addr) *neighbour {
+	if n := e.neighbours[addr]; n != nil {
+		return n
+	}
+	n := e.newNeighbour(addr)
+	if n != nil {
+		e.solicit(n)
+	}
+	return n
+}
+
+func (e *Engine) newNeighbour(addr wire.Addr) *neighbour {
+	if len(e.neighbours) >= e.limits.Neighbours && !e.evictNeighbour() {
+		return nil
+	}
+	n := &neighbour{e: e, addr: addr}
+	n.timer.owner = n
+	e.neighbours[addr] = n
+	return n
+}
+
+// evictNeighbour makes room by removing an entry that nothing needs at the moment.
+func (e *Engine) evictNeighbour() bool {
+	looked := 0
+	for _, n := range e.neighbours {
+		if n.state == NeighbourStale || n.state == NeighbourFailed {
+			e.removeNeighbour(n)
+			return true
+		}
+		if looked++; looked == 64 {
+			return false
+		}
+	}
+	return false
+}
+
+func (e *Engine) removeNeighbour(n *neighbour) {
+	e.wheel.stop(&n.timer)
+	e.dropWaiting(n)
+	n.dead = true
+	delete(e.neighbours, n.addr)
+}
+
+// use is called when a packet goes to a neighbour that is not fresh.
+func (e *Engine) use(n *neighbour) {
+	switch n.state {
+	case NeighbourStale:
+		n.state = NeighbourProbe
+		e.solicit(n)
+	case NeighbourFailed:
+		if !n.timer.armed() {
+			n.state = NeighbourIncomplete
+			e.solicit(n)
+		}
+	}
+}
+
+// solicit begins to ask for n: by ARP, or in shared mode by asking the kernel to.
+func (e *Engine) solicit(n *neighbour) {
+	n.tries = 0
+	e.ask(n)
+}
+
+func (e *Engine) ask(n *neighbour) {
+	n.tries++
+	e.wheel.arm(&n.timer, e.now.Add(neighbourRetry))
+	if r := e.iface.resolver; r != nil {
+		r.Resolve(n.addr.Netip())
+		return
+	}
+	e.sendARPRequest(n)
+}
+
+// expire moves a neighbour on when nothing was heard of it.
+func (n *neighbour) expire(_ *timer, now clock.Time) {
+	e := n.e
+	switch n.state {
+	case NeighbourReachable:
+		n.state = NeighbourStale
+		if n.used {
+			n.used = false
+			e.use(n)
+			return
+		}
+		e.wheel.arm(&n.timer, now.Add(neighbourUnused))
+	case NeighbourStale:
+		e.removeNeighbour(n)
+	case NeighbourIncomplete, NeighbourProbe:
+		if n.tries < neighbourTries {
+			e.ask(n)
+			return
+		}
+		n.state = NeighbourFailed
+		e.dropWaiting(n)
+		e.wheel.arm(&n.timer, now.Add(neighbourFailed))
+	case NeighbourFailed:
+		e.removeNeighbour(n)
+	}
+}
+
+// confirm records n's Ethernet address and sends what waited for it.
+func (e *Engine) confirm(n *neighbour, hw wire.HardwareAddr, tags []wire.VLANTag, state NeighbourState) {
+	n.state, n.confirmed, n.tries = state, e.now, 0
+	n.ntags = uint8(copy(n.tags[:], tags))
+	n.headerLen = wire.PutEthernet(n.header[:], &wire.EthernetInfo{
+		Dst: hw, Src: e.hw, Type: wire.EtherTypeIPv4, Tags: n.tags, NTags: n.ntags,
+	})
+	switch state {
+	case NeighbourReachable:
+		e.wheel.arm(&n.timer, e.now.Add(neighbourReachable))
+	case NeighbourStale:
+		e.wheel.arm(&n.timer, e.now.Add(neighbourUnused))
+	default:
+		e.wheel.stop(&n.timer)
+	}
+	e.sendWaiting(n)
+}
+
+func (n *neighbour) hardwareAddr() wire.HardwareAddr { return wire.HardwareAddr(n.header[:6]) }
+
+// wait queues a copy-to-be of a packet of size bytes for n, in place of the oldest when too many wait: RFC 1122 §2.3.2.2
+// wants the latest kept. It returns nil when this engine holds too many for all neighbours together.
+func (e *Engine) wait(n *neighbour, size int) []byte {
+	if len(n.waiting) >= e.limits.NeighbourQueue {
+		e.freeWaiting(n.waiting[0])
+		n.waiting = append(n.waiting[:0], n.waiting[1:]...)
+		e.stats.Waiting--
+		e.stats.TxDrops[DropNeighbourQueueFull]++
+	}
+	if e.stats.Waiting >= neighbourWaiting {
+		return nil
+	}
+	var b []byte
+	if last := len(e.spare) - 1; last >= 0 && cap(e.spare[last]) >= size {
+		b, e.spare = e.spare[last][:size], e.spare[:last]
+	} else {
+		b = make([]byte, size, max(size, 2048))
+	}
+	n.waiting = append(n.waiting, b)
+	e.stats.Waiting++
+	return b
+}
+
+func (e *Engine) freeWaiting(b []byte) {
+	if len(e.spare) < 64 {
+		e.spare = append(e.spare, b[:0])
+	}
+}
+
+// sendWaiting sends what waited for n.
+func (e *Engine) sendWaiting(n *neighbour) {
+	for _, p := range n.waiting {
+		e.stats.Waiting--
+		if f := e.allocFrame(); f == nil {
+			e.stats.TxDrops[DropTransmitFull]++
+		} else {
+			copy(f, n.header[:n.headerLen])
+			e.sendFrame(f[:n.headerLen+copy(f[n.headerLen:], p)])
+			e.stats.Sent++
+		}
+		e.freeWaiting(p)
+	}
+	n.waiting = n.waiting[:0]
+}
+
+// dropWaiting gives up on what waited for n and tells the sockets that sent it.
+func (e *Engine) dropWaiting(n *neighbour) {
+	for _, p := range n.waiting {
+		e.stats.Waiting--
+		e.stats.TxDrops[DropNeighbourFailed]++
+		if q, err := wire.ParseQuoted(p); err == nil {
+			e.sendFailed(&q, syscall.EHOSTUNREACH)
+		}
+		e.freeWaiting(p)
+	}
+	n.waiting = n.waiting[:0]
+}
+
+// setNeighbour is Interface.SetNeighbour on one engine.
+func (e *Engine) setNeighbour(addr wire.Addr, hw wire.HardwareAddr, tags []wire.VLANTag, state NeighbourState) {
+	n := e.neighbours[addr]
+	if n == nil {
+		if state == NeighbourFailed {
+			return
+		}
+		if n = e.newNeighbour(addr); n == nil {
+			return
+		}
+	}
+	switch state {
+	case NeighbourFailed, NeighbourIncomplete:
+		if state == NeighbourFailed && (n.state == NeighbourIncomplete || n.usable()) {
+			n.state = NeighbourFailed
+			e.dropWaiting(n)
+			e.wheel.arm(&n.timer, e.now.Add(neighbourFailed))
+		}
+	case NeighbourProbe:
+		e.confirm(n, hw, tags, NeighbourStale)
+	default:
+		e.confirm(n, hw, tags, state)
+	}
+}
+
+func (n *neighbour) public(now clock.Time) NeighbourEntry {
+	p := NeighbourEntry{Addr: n.addr.Netip(), State: n.state, Queued: len(n.waiting)}
+	if n.headerLen > 0 {
+		hw := n.hardwareAddr()
+		p.HardwareAddr = hw[:]
+		p.Age = now.Sub(n.confirmed)
+	}
+	for _, t := range n.tags[:n.ntags] {
+		p.VLANs = append(p.VLANs, t.ID())
+	}
+	return p
+}
