@@ -1,0 +1,61 @@
+# make demo and make test need Go and, for the parts on real veth pairs, root. Each installs what else it needs, or says so.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 0
+
+.PHONY: help build install demo test bench bench-smoke generate check race fuzz lint ci clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## kitd into bin/
+	@scripts/need git
+	$(GO) build -o bin/kitd ./cmd/kitd
+
+install: build ## kitd, its unit and an example configuration onto this machine
+	install -D -m 0755 bin/kitd $(DESTDIR)/usr/local/sbin/kitd
+	install -D -m 0644 cmd/kitd/kitd@.service $(DESTDIR)/etc/systemd/system/kitd@.service
+	install -D -m 0644 cmd/kitd/kitd.toml $(DESTDIR)/etc/kit/kitd.toml.example
+
+demo: build ## the main job, on a veth pair of its own, in under a minute
+	@scripts/need ip ping arping
+	@bin/kitd demo
+
+test: ## all tests; those on veth pairs run as root only
+	@scripts/need ip ping arping ethtool tcpdump kxdpgun gcc
+	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
+	$(GO) test -timeout 20m -p 1 ./...
+
+bench: build ## kit and its rivals on one veth pair
+	@scripts/need ip kxdpgun gcc
+	@bin/kitd bench
+
+bench-smoke: build ## a short run of the benchmark
+	@scripts/need ip kxdpgun gcc
+	@bin/kitd bench --smoke
+
+generate: ## the BPF object, from bpf/*.c
+	@scripts/need clang llvm-strip bpf-headers
+	$(GO) generate ./bpf
+
+check: ## that the committed BPF object is what its sources give
+	@scripts/need clang llvm-strip bpf-headers
+	bpf/check-generated.sh
+
+lint: ## go vet, gofmt and staticcheck
+	$(GO) vet ./...
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+race: ## the race detector on what has no AF_XDP in it
+	@scripts/need gcc
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./stack/... ./socketapi/... ./cmd/kitd/internal/...
+
+fuzz: ## each fuzzer for FUZZTIME
+	scripts/fuzz $(or $(FUZZTIME),5s)
+
+ci: ## what a change has to pass
+	.ci/run
+
+clean: ## what the targets above made
+	rm -rf bin out
