@@ -239,13 +239,24 @@ func (e *Engine) idle() bool {
 	return true
 }
 
+// lookInterval is how often an engine that does not sleep asks its link whether the device is still there.
+const lookInterval = 100 * time.Millisecond
+
 // run is the engine's goroutine. It is not locked to a thread: a user's goroutine that a step woke can then run at once on
 // the same thread, which costs a fifth of a microsecond where a hand-over between threads costs several.
 func (e *Engine) run() {
 	defer close(e.done)
 	spin, lastWork := e.iface.spin, clock.Now()
+	lastLook := lastWork
 	for !e.stopping.Load() {
 		now := clock.Now()
+		if now.Sub(lastLook) >= lookInterval {
+			lastLook = now
+			if err := e.link.Wait(0); err != nil {
+				e.failed(err)
+				return
+			}
+		}
 		next, worked := e.step(now)
 		if worked {
 			lastWork = now

@@ -19,7 +19,7 @@ type Interface struct {
 	mode       Mode
 	loopback   bool
 	hw         wire.HardwareAddr
-	mtu        int
+	mtu        atomic.Int64
 	engines    []*Engine
 	ports      Ports
 	resolver   Resolver
@@ -44,7 +44,16 @@ func (i *Interface) Loopback() bool { return i.loopback }
 func (i *Interface) HardwareAddr() net.HardwareAddr { return i.hw[:] }
 
 // MTU is the longest IPv4 packet, in bytes.
-func (i *Interface) MTU() int { return i.mtu }
+func (i *Interface) MTU() int { return int(i.mtu.Load()) }
+
+// LinkChanged makes the engines ask their links for the MTU again, for whoever sees that the device's was changed.
+func (i *Interface) LinkChanged() {
+	i.each(func(e *Engine) {
+		e.mtu = e.link.MTU()
+		e.gen++
+	})
+	i.mtu.Store(int64(i.engines[0].link.MTU()))
+}
 
 // WaitMode says how its engines wait.
 func (i *Interface) WaitMode() WaitMode { return i.wait }

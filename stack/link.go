@@ -28,12 +28,12 @@ type Link interface {
 	// Flush hands what Send has queued to the wire and takes back what was sent. It reports whether some of it is still
 	// queued, so that the engine calls it again instead of going to sleep.
 	Flush() (pending bool)
-	// Wait sleeps until a frame has arrived, Wake was called or timeout has passed (negative: no time-out). An error
-	// means that the device is gone.
+	// Wait sleeps until a frame has arrived, Wake was called or timeout has passed; it may return early. A negative timeout
+	// is none, and 0 does not sleep and only looks whether the device is still there. An error means that it is gone.
 	Wait(timeout time.Duration) error
 	// Wake ends the present Wait or the next one. Any goroutine may call it.
 	Wake()
-	// MTU is the longest IPv4 packet that the link carries, in bytes.
+	// MTU is the longest IPv4 packet that the link carries now, in bytes; see Interface.LinkChanged.
 	MTU() int
 	// HardwareAddr is the link's Ethernet address.
 	HardwareAddr() [6]byte

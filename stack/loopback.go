@@ -103,6 +103,9 @@ func (l *loopback) Flush() bool { return false }
 
 // Wait implements Link. What is in the ring was put there by the engine itself, which looks before it sleeps.
 func (l *loopback) Wait(timeout time.Duration) error {
+	if timeout == 0 {
+		return nil
+	}
 	if timeout < 0 {
 		<-l.wake
 		return nil
