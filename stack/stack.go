@@ -78,7 +78,7 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 	}
 	i := &Interface{
 		stack: s, name: cfg.Name, index: len(s.ifaces()) - 1, mode: cfg.Mode,
-		hw: cfg.Links[0].HardwareAddr(),
+		hw:    cfg.Links[0].HardwareAddr(),
 		ports: cfg.Ports, resolver: cfg.Resolver, wait: cfg.Wait, spin: cmp.Or(cfg.Spin, DefaultSpin),
 		onConflict: cfg.OnConflict, onError: cfg.OnError,
 	}
