@@ -418,7 +418,7 @@ func (d *Datagram) Watch(w *Waiter, want Events) { d.waiters.add(w, want) }
 // Unwatch ends Watch.
 func (d *Datagram) Unwatch(w *Waiter) { d.waiters.remove(w) }
 
-// info is for SocketInfo.
+// info is all of SocketInfo but what the engines count.
 func (d *Datagram) info() SocketInfo {
 	i := SocketInfo{ID: d.id, Proto: d.proto, Local: d.LocalAddr(), Remote: d.RemoteAddr()}
 	if f := d.Interface(); f != nil {
@@ -428,21 +428,21 @@ func (d *Datagram) info() SocketInfo {
 	i.Handler = d.handler != nil
 	d.mu.Unlock()
 	for n := range d.halves {
-		h := d.halves[n].Load()
-		if h == nil {
-			continue
+		if h := d.halves[n].Load(); h != nil {
+			i.ReadQueue += h.rx.Used()
+			i.WriteQueue += h.tx.Used()
 		}
-		i.ReadQueue += h.rx.Used()
-		i.WriteQueue += h.tx.Used()
-		var c halfCounts
-		h.e.do(func() { c = h.counts })
-		i.Received += c.received
-		i.RxBytes += c.rxBytes
-		i.Dropped += c.dropped
-		i.Sent += c.sent
-		i.TxBytes += c.txBytes
 	}
 	return i
+}
+
+// count adds what one engine counted.
+func (i *SocketInfo) count(c *halfCounts) {
+	i.Received += c.received
+	i.RxBytes += c.rxBytes
+	i.Dropped += c.dropped
+	i.Sent += c.sent
+	i.TxBytes += c.txBytes
 }
 
 // SocketInfo is one line of the list of sockets.

@@ -133,7 +133,7 @@ func (i *Interface) checkAddress(p netip.Prefix) (wire.Prefix, error) {
 	}
 	a := w.Addr
 	bad := a == 0 || a>>28 >= 0xE || a.IsLoopback() != i.loopback || w.Bits == 0
-	if w.Bits <= 30 && !bad {
+	if w.Bits <= 30 && !bad && i.mode == Owned {
 		bad = a == w.Masked().Addr || w.IsBroadcast(a)
 	}
 	if bad {

@@ -204,11 +204,20 @@ func (s *Stack) Sockets() []SocketInfo {
 		ds = append(ds, d)
 	}
 	s.mu.Unlock()
-	out := make([]SocketInfo, 0, len(ds))
-	for _, d := range ds {
-		out = append(out, d.info())
+	slices.SortFunc(ds, func(a, b *Datagram) int { return cmp.Compare(a.id, b.id) })
+	out := make([]SocketInfo, len(ds))
+	for n, d := range ds {
+		out[n] = d.info()
 	}
-	slices.SortFunc(out, func(a, b SocketInfo) int { return cmp.Compare(a.ID, b.ID) })
+	for _, e := range s.engines {
+		e.do(func() {
+			for n, d := range ds {
+				if h := d.halves[e.number].Load(); h != nil {
+					out[n].count(&h.counts)
+				}
+			}
+		})
+	}
 	return out
 }
 
