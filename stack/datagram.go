@@ -31,6 +31,7 @@ type Datagram struct {
 
 	ttl, tos    atomic.Uint32
 	noBroadcast atomic.Bool
+	reuseAddr   atomic.Bool
 	rcvbuf      atomic.Int64
 	sndbuf      atomic.Int64
 

@@ -68,6 +68,13 @@ func (d *Datagram) SetTOS(tos uint8) { d.tos.Store(uint32(tos)) }
 // TOS is what SetTOS set.
 func (d *Datagram) TOS() uint8 { return uint8(d.tos.Load()) }
 
+// SetReuseAddr is SO_REUSEADDR, which a program may set and read back. It changes nothing: the port of a datagram socket is
+// free as soon as it is closed.
+func (d *Datagram) SetReuseAddr(on bool) { d.reuseAddr.Store(on) }
+
+// ReuseAddr is what SetReuseAddr set.
+func (d *Datagram) ReuseAddr() bool { return d.reuseAddr.Load() }
+
 // SetReusePort lets sockets that all asked for it before Bind share an address and port: packets of one flow go to one of
 // them (SO_REUSEPORT). A bound socket answers EINVAL.
 func (d *Datagram) SetReusePort(on bool) error {

@@ -1,0 +1,54 @@
+package kit
+
+import (
+	"kitnet.dev/kit/socketapi"
+	"kitnet.dev/kit/stack"
+)
+
+// The Network Kit's names, so that a program needs to import nothing but this package. What they mean stands in socketapi.
+const (
+	AF_INET      = socketapi.AF_INET
+	SOCK_STREAM  = socketapi.SOCK_STREAM
+	SOCK_DGRAM   = socketapi.SOCK_DGRAM
+	IPPROTO_IP   = socketapi.IPPROTO_IP
+	IPPROTO_ICMP = socketapi.IPPROTO_ICMP
+	IPPROTO_TCP  = socketapi.IPPROTO_TCP
+	IPPROTO_UDP  = socketapi.IPPROTO_UDP
+
+	SOL_SOCKET   = socketapi.SOL_SOCKET
+	SO_NONBLOCK  = socketapi.SO_NONBLOCK
+	SO_DEBUG     = socketapi.SO_DEBUG
+	SO_REUSEADDR = socketapi.SO_REUSEADDR
+	SO_REUSEPORT = socketapi.SO_REUSEPORT
+	SO_BROADCAST = socketapi.SO_BROADCAST
+	SO_RCVBUF    = socketapi.SO_RCVBUF
+	SO_SNDBUF    = socketapi.SO_SNDBUF
+	SO_RCVTIMEO  = socketapi.SO_RCVTIMEO
+	SO_SNDTIMEO  = socketapi.SO_SNDTIMEO
+	SO_ERROR     = socketapi.SO_ERROR
+	IP_TTL       = socketapi.IP_TTL
+	IP_TOS       = socketapi.IP_TOS
+	MSG_DONTWAIT = socketapi.MSG_DONTWAIT
+	MSG_TRUNC    = socketapi.MSG_TRUNC
+)
+
+// Addresses with a meaning of their own.
+var (
+	INADDR_ANY       = socketapi.INADDR_ANY
+	INADDR_LOOPBACK  = socketapi.INADDR_LOOPBACK
+	INADDR_BROADCAST = socketapi.INADDR_BROADCAST
+)
+
+// The types that the calls take.
+type (
+	// Token names a socket.
+	Token = socketapi.Token
+	// FdSet is a set of tokens for Select.
+	FdSet = socketapi.FdSet
+	// Message is one datagram of ReadBatch and WriteBatch.
+	Message = stack.Message
+	// Packet is the datagram that a Handler looks at.
+	Packet = stack.Packet
+	// Handler is called on the engine for each datagram; see Kit.Handle.
+	Handler = stack.Handler
+)
