@@ -217,23 +217,23 @@ func explainBind(err error, mode bindMode) error {
 	return err
 }
 
-// tune sets what makes the socket faster and is no loss where the kernel does not know it: one sendto may send the
-// whole TX ring (XDP_MAX_TX_SKB_BUDGET, 32 frames by default), and with busyPoll the driver's work is done in our system calls
-// (SO_PREFER_BUSY_POLL, kernel 5.11). It returns why busy polling was refused.
-func (s *socket) tune(tx uint32, busyPoll bool) error {
+// raiseBudget lets one sendto send the whole TX ring, where the default is 32 frames (XDP_MAX_TX_SKB_BUDGET, copy mode).
+// Kernels that do not know it say EAGAIN after 32, and Flush goes on.
+func (s *socket) raiseBudget(tx uint32) {
 	if tx > defaultTxBudget {
-		_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, int(tx)) // absent before 6.17: Flush repeats
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, int(tx))
 	}
-	if !busyPoll {
-		return nil
-	}
-	options := []struct{ option, value int }{
+}
+
+// preferBusyPoll has the driver's work done in our system calls (SO_PREFER_BUSY_POLL). Interrupts are not deferred any
+// further than the system is set up for.
+func (s *socket) preferBusyPoll() error {
+	for _, o := range []struct{ option, value int }{
 		{unix.SO_PREFER_BUSY_POLL, 1}, {unix.SO_BUSY_POLL, busyPollMicroseconds}, {unix.SO_BUSY_POLL_BUDGET, busyPollBudget},
-	}
-	for _, o := range options {
+	} {
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.option, o.value); err != nil {
 			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, 0)
-			return fmt.Errorf("switch busy polling on: %w; it needs kernel 5.11 and CAP_NET_ADMIN", err)
+			return fmt.Errorf("set the busy-poll options: %w; they need Linux 5.11 and CAP_NET_ADMIN", err)
 		}
 	}
 	return nil

@@ -1,0 +1,56 @@
+package loader
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// A KernelVersion is the first two numbers of a Linux release.
+type KernelVersion struct{ Major, Minor int }
+
+// leastKernel has bpf_link for XDP (5.9) and loads the XDP program (5.10).
+var leastKernel = KernelVersion{5, 10}
+
+// String is as in "6.1".
+func (v KernelVersion) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// Before tells whether v is older than other.
+func (v KernelVersion) Before(other KernelVersion) bool {
+	return v.Major < other.Major || v.Major == other.Major && v.Minor < other.Minor
+}
+
+// parseKernel reads the first two numbers of a release as uname gives it, such as 6.1.0-13-amd64.
+func parseKernel(release string) (KernelVersion, error) {
+	var v KernelVersion
+	if n, _ := fmt.Sscanf(release, "%d.%d", &v.Major, &v.Minor); n != 2 {
+		return v, fmt.Errorf("%w: release %q is not a Linux version", ErrKernel, release)
+	}
+	return v, nil
+}
+
+// kernelRelease is the running kernel's release.
+func kernelRelease() (string, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "", fmt.Errorf("ask for the kernel's release: %w", err)
+	}
+	return unix.ByteSliceToString(name.Release[:]), nil
+}
+
+// checkKernel refuses a kernel that is too old.
+func checkKernel() error {
+	release, err := kernelRelease()
+	if err != nil {
+		return err
+	}
+	version, err := parseKernel(release)
+	if err != nil {
+		return err
+	}
+	if version.Before(leastKernel) {
+		return fmt.Errorf("%w: Linux %s is too old; kit needs %s, which detaches the XDP program when the process ends",
+			ErrKernel, release, leastKernel)
+	}
+	return nil
+}
