@@ -82,7 +82,7 @@ static __always_inline enum kit_kind kind_of(__u64 cell)
 /* Whether a port or an ICMP identifier is bound in a cell's slot. */
 static __always_inline bool bound(__u64 cell, enum kit_space space, __be16 number)
 {
-	__u32 slot = cell & 0xffff, n = bpf_ntohs(number);
+	__u32 slot = cell & 0xffff, n = number16(number);
 	struct kit_ports *p = bpf_map_lookup_elem(&ports, &slot);
 
 	return p && READ_ONCE(p->bound[space][n / 64]) >> (n % 64) & 1;
@@ -200,7 +200,7 @@ static __always_inline enum kit_reason ipv4(struct xdp_md *ctx, struct cursor *c
 		return KIT_PASS_SHORT;
 	if (!ipv4_header_valid(ip))
 		return KIT_PASS_MALFORMED;
-	length = bpf_ntohs(ip->length);
+	length = number16(ip->length);
 	if (length < ipv4_header_length(ip))
 		return KIT_PASS_MALFORMED;
 	if (!holds(ctx, ip, c->end, offset, length, frags))

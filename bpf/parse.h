@@ -81,6 +81,19 @@ struct icmp_header {
 	__be16 sequence;
 };
 
+/*
+ * In host byte order. Older verifiers (seen in 6.1) forget a register's bounds
+ * when its bytes are swapped, and clang drops a mask of what has 16 bits
+ * anyway; so the mask is hidden from clang.
+ */
+static __always_inline __u32 number16(__be16 raw)
+{
+	__u32 n = bpf_ntohs(raw);
+
+	barrier_var(n);
+	return n & 0xffff;
+}
+
 #define NO_BOUND	0x7fffffff
 
 /*
