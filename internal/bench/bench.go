@@ -1,0 +1,256 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kitnet.dev/kit/internal/netlab"
+)
+
+// Options say what to run. Start from DefaultOptions.
+type Options struct {
+	// Self is the command line with which this program calls ChildMain; the task is put behind it.
+	Self []string
+	// Subjects and Workloads are the names of those to run; nil means all.
+	Subjects, Workloads []string
+	// Repetitions is how often each subject is measured in each workload.
+	Repetitions int
+	// Window is how long a measurement takes, without its start; kxdpgun rounds it up to seconds.
+	Window time.Duration
+	// Payload is the length of a datagram in bytes, 64 in the published tables.
+	Payload int
+	// GeneratorCPU and SubjectCPU are the cores to bind to.
+	GeneratorCPU, SubjectCPU int
+	// Smoke leaves out the finer steps of the overload curve, so that all takes less than a minute.
+	Smoke bool
+}
+
+// DefaultOptions returns the options of a full run, or of a smoke run that takes less than a minute. self is the command
+// line with which this program calls ChildMain.
+func DefaultOptions(smoke bool, self ...string) Options {
+	o := Options{
+		Self: self, Repetitions: 3, Window: time.Second, Payload: 64, SubjectCPU: min(1, runtime.NumCPU()-1),
+	}
+	if smoke {
+		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
+	}
+	return o
+}
+
+// check refuses options that can't be run.
+func (o *Options) check() error {
+	if len(o.Self) == 0 {
+		return errors.New("bench: Options.Self is empty: say how this program starts its child processes")
+	}
+	if o.Repetitions < 1 {
+		return fmt.Errorf("bench: %d repetitions: want 1 or more", o.Repetitions)
+	}
+	if o.Window < 10*time.Millisecond {
+		return fmt.Errorf("bench: a window of %v: want 10 ms or more", o.Window)
+	}
+	if o.Payload < 19 || o.Payload > 81 {
+		return fmt.Errorf("bench: a payload of %d bytes: want 19 to 81, which all generators can send", o.Payload)
+	}
+	names := func(kind string, asked, have []string) error {
+		for _, name := range asked {
+			if !slices.Contains(have, name) {
+				return fmt.Errorf("bench: no %s %q: there are %s", kind, name, strings.Join(have, ", "))
+			}
+		}
+		return nil
+	}
+	return errors.Join(names("subject", o.Subjects, SubjectNames()), names("workload", o.Workloads, WorkloadNames()))
+}
+
+// SubjectNames returns the names of all subjects.
+func SubjectNames() (names []string) {
+	for _, s := range Subjects() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// runner is a run in progress.
+type runner struct {
+	opts     Options
+	out      io.Writer
+	lab      *netlab.Lab
+	dir      string // for files, removed at the end
+	recvmmsg string // the C subject, "" where there is no C compiler
+	noC      string // why not
+	address  netip.AddrPort
+}
+
+// servicePort is where subjects serve.
+const servicePort = 7
+
+// Run builds a laboratory, measures, and returns the report; it tells its progress on out. What a subject fails at is in
+// the report (see Report.Err); an error means that nothing could be measured, or that ctx ended.
+func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err error) {
+	if err := opts.check(); err != nil {
+		return report, err
+	}
+	for _, hurry := range []func() (func(), error){hurrySession, hurryThread} {
+		restore, err := hurry()
+		if err != nil {
+			return report, err
+		}
+		defer restore()
+	}
+	r := &runner{opts: opts, out: out}
+	if r.dir, err = os.MkdirTemp("", "kit-bench-"); err != nil {
+		return report, fmt.Errorf("bench: make a directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	r.recvmmsg, r.noC = compileRecvmmsg(r.dir)
+	if r.lab, err = netlab.New(netlab.Options{Neighbors: true}); err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, r.lab.Close()) }()
+	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
+
+	report = Report{Version: Version, Machine: machine(), Notes: r.notes()}
+	for _, w := range r.workloads() {
+		measured, err := r.measure(ctx, w)
+		if err != nil {
+			return report, err
+		}
+		report.Workloads = append(report.Workloads, measured)
+	}
+	return report, nil
+}
+
+// Err returns what subjects failed at, nil where all were measured.
+func (r *Report) Err() error {
+	var errs []error
+	for _, w := range r.Workloads {
+		for _, s := range w.Results {
+			if s.Error != "" {
+				errs = append(errs, fmt.Errorf("%s of %s: %s", w.Name, s.Subject, s.Error))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// measure runs one workload: every subject once in each repetition, each time beginning with another.
+func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
+	done := Workload{Name: w.name, Title: w.title, Columns: w.columns}
+	subjects := r.subjects()
+	for _, s := range subjects {
+		done.Results = append(done.Results, Result{Subject: s.Name})
+	}
+	for n := range r.opts.Repetitions {
+		for i := range subjects {
+			at := (i + n) % len(subjects)
+			result := &done.Results[at]
+			if result.Error != "" {
+				continue
+			}
+			sample, err := w.measure(ctx, r, subjects[at])
+			if ctx.Err() != nil {
+				return done, ctx.Err()
+			}
+			if err != nil {
+				*result = Result{Subject: result.Subject, Error: err.Error()}
+				fmt.Fprintf(r.out, "%s %d/%d %s: %v\n", w.name, n+1, r.opts.Repetitions, result.Subject, err)
+				continue
+			}
+			result.Samples = append(result.Samples, sample)
+			first := w.columns[0]
+			fmt.Fprintf(r.out, "%s %d/%d %s: %s\n", w.name, n+1, r.opts.Repetitions, result.Subject,
+				first.Unit.format(sample[first.Key]))
+		}
+	}
+	done.summarize(references)
+	return done, nil
+}
+
+func (r *runner) subjects() (chosen []Subject) {
+	for _, s := range Subjects() {
+		if r.opts.Subjects == nil || slices.Contains(r.opts.Subjects, s.Name) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
+}
+
+func (r *runner) workloads() (chosen []workload) {
+	for _, w := range allWorkloads() {
+		if r.opts.Workloads == nil || slices.Contains(r.opts.Workloads, w.name) {
+			chosen = append(chosen, w)
+		}
+	}
+	return chosen
+}
+
+// start starts a subject at the right end of the cable.
+func (r *runner) start(ctx context.Context, s Subject, role Role) (*process, error) {
+	t := task{
+		Subject: s.Name, Role: role, Interface: r.lab.Right.Interface(), Address: r.address, CPU: r.opts.SubjectCPU,
+	}
+	var cmd *exec.Cmd
+	if (s.Name == recvmmsg || s.Name == recvmmsgSpin) && r.recvmmsg != "" {
+		cmd = recvmmsgCommand(r.recvmmsg, t)
+	} else {
+		var err error
+		if cmd, err = childCommand(r.opts.Self, t); err != nil {
+			return nil, err
+		}
+	}
+	return startProcess(ctx, r.lab.Right, cmd)
+}
+
+// notes say what could mislead a reader of the report.
+func (r *runner) notes() []string {
+	cores := fmt.Sprintf("The generator and the receiving softirq share CPU %d; the subject is bound to CPU %d.",
+		r.opts.GeneratorCPU, r.opts.SubjectCPU)
+	if r.opts.GeneratorCPU == r.opts.SubjectCPU {
+		cores = fmt.Sprintf("Generator, softirq and subject share one core, CPU %d: everything is slower than it could be.",
+			r.opts.SubjectCPU)
+	}
+	c := "recvmmsg is a C program (cc -O2)."
+	if r.recvmmsg == "" {
+		c = "recvmmsg is a Go program with bare system calls, since " + r.noC + "."
+	}
+	return []string{
+		"A veth pair inside one machine, AF_XDP in copy mode: a card with zero-copy gives other ratios.",
+		cores,
+		"All offloads are off, as frames come from a wire. With them on, the kernel is faster than AF_XDP at receiving from " +
+			"a UDP GSO sender, and at sending with UDP GSO.",
+		c,
+		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions. All that is measured runs at nice %d, "+
+			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, ahead),
+		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
+			"receiving end, without which veth does not take them.",
+	}
+}
+
+// machine describes where this runs.
+func machine() Machine {
+	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown"}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				m.CPU = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	return m
+}

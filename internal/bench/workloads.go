@@ -1,0 +1,271 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"kitnet.dev/kit/internal/netlab"
+)
+
+// workload is one thing to measure.
+type workload struct {
+	name, title string
+	columns     []Column
+	measure     func(context.Context, *runner, Subject) (Sample, error)
+}
+
+// WorkloadNames returns the names of all workloads.
+func WorkloadNames() (names []string) {
+	for _, w := range allWorkloads() {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+func allWorkloads() []workload {
+	trips := []Column{
+		{Key: "p50_ns", Title: "p50", Unit: Nanoseconds, LowerIsBetter: true},
+		{Key: "p99_ns", Title: "p99", Unit: Nanoseconds, LowerIsBetter: true},
+		{Key: "p999_ns", Title: "p99.9", Unit: Nanoseconds, LowerIsBetter: true},
+		{Key: "lost", Title: "lost", Unit: Count, LowerIsBetter: true},
+	}
+	return []workload{
+		{
+			name: "receive", title: "datagrams received while a generator in the kernel sends all that it can",
+			columns: []Column{
+				{Key: "received_per_s", Title: "received", Unit: PerSecond},
+				{Key: "offered_per_s", Title: "offered", Unit: PerSecond},
+				{Key: "user_ns", Title: "user a packet", Unit: Nanoseconds, LowerIsBetter: true},
+				{Key: "system_ns", Title: "system a packet", Unit: Nanoseconds, LowerIsBetter: true},
+				{Key: "softirq_ns", Title: "softirq a packet", Unit: Nanoseconds, LowerIsBetter: true},
+			},
+			measure: measureReceive,
+		},
+		{
+			name: "echo", title: "answers that kxdpgun gets while it asks as fast as it can",
+			columns: []Column{
+				{Key: "answered_per_s", Title: "answered", Unit: PerSecond},
+				{Key: "asked_per_s", Title: "asked", Unit: PerSecond},
+			},
+			measure: measureEcho,
+		},
+		{
+			name: "roundtrip", title: "one datagram outstanding, from a kernel client that sleeps while it waits",
+			columns: trips,
+			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, false) },
+		},
+		{
+			name: "roundtrip-spin", title: "one datagram outstanding, from a kernel client that spins while it waits",
+			columns: trips,
+			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, true) },
+		},
+		{
+			name: "overload", title: "echo of what is offered: how much of a subject's best remains at twice that load",
+			columns: []Column{
+				{Key: "kept_2", Title: "at 2×", Unit: Share},
+				{Key: "kept_1.5", Title: "at 1.5×", Unit: Share},
+				{Key: "kept_1", Title: "at 1×", Unit: Share},
+				{Key: "best_per_s", Title: "best", Unit: PerSecond},
+				{Key: "offered_per_s", Title: "offered at 2×", Unit: PerSecond},
+			},
+			measure: measureOverload,
+		},
+	}
+}
+
+const (
+	// liveFlows are the source ports of the generator inside the kernel, beginning with liveBasePort.
+	liveFlows    = 64
+	liveBasePort = 20000
+	// warmUp is what a subject gets before a measurement begins.
+	warmUp = 100 * time.Millisecond
+)
+
+// underLive starts the subject and the generator that it is given, and calls f while frames arrive.
+func (r *runner) underLive(ctx context.Context, s Subject, role Role, f func(*process, *live) error) (err error) {
+	if s.kernel {
+		end := r.lab.Right.Ends[0]
+		if err := end.SetOffloads(netlab.GRO); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end.SetOffloads(0)) }()
+	}
+	p, err := r.start(ctx, s, role)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	g, err := newLive(liveTarget{
+		From: r.lab.Left, To: r.address, ToMAC: r.lab.Right.HardwareAddr(), Payload: r.opts.Payload,
+		Flows: liveFlows, BasePort: liveBasePort, CPU: r.opts.GeneratorCPU,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	return f(p, g)
+}
+
+// whileSending runs the generator at a rate, and f after a warm-up meanwhile.
+func whileSending(ctx context.Context, g *live, rate float64, warm time.Duration, f func() error) error {
+	sending, stop := context.WithCancel(ctx)
+	sent := make(chan error, 1)
+	go func() { sent <- g.Run(sending, rate) }()
+	err := pause(ctx, warm)
+	if err == nil {
+		err = f()
+	}
+	stop()
+	return errors.Join(err, <-sent)
+}
+
+// pause sleeps, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
+	err = r.underLive(ctx, s, Receive, func(p *process, g *live) error {
+		return whileSending(ctx, g, 0, warmUp, func() error {
+			offered, err := startMeter(g.Sent)
+			if err != nil {
+				return err
+			}
+			softirq := softirqTime()
+			first, err := p.read(ctx)
+			if err != nil {
+				return err
+			}
+			if err := pause(ctx, r.opts.Window); err != nil {
+				return err
+			}
+			last, err := p.read(ctx)
+			if err != nil {
+				return err
+			}
+			softirq = softirqTime() - softirq
+			rate, err := offered.rate()
+			if err != nil {
+				return err
+			}
+			received := float64(last.Received - first.Received)
+			if received == 0 {
+				return errors.New("bench: the subject received nothing")
+			}
+			sample = Sample{
+				"received_per_s": received / (last.At - first.At).Seconds(),
+				"offered_per_s":  rate,
+				"user_ns":        float64(last.User-first.User) / received,
+				"system_ns":      float64(last.System-first.System) / received,
+				"softirq_ns":     float64(softirq) / received,
+			}
+			return nil
+		})
+	})
+	return sample, err
+}
+
+// meter is the rate of a counter since a moment.
+type meter struct {
+	count func() (uint64, error)
+	first uint64
+	at    time.Time
+}
+
+func startMeter(count func() (uint64, error)) (meter, error) {
+	first, err := count()
+	return meter{count: count, first: first, at: time.Now()}, err
+}
+
+// rate returns the counts a second since startMeter.
+func (m meter) rate() (float64, error) {
+	last, err := m.count()
+	return float64(last-m.first) / time.Since(m.at).Seconds(), err
+}
+
+// softirqTime is the time that all cores have spent in softirqs since boot (/proc/stat, in ticks of 10 ms), 0 where it
+// can't be read.
+func softirqTime() time.Duration {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	// cpu user nice system idle iowait irq softirq …
+	line, _, _ := strings.Cut(string(stat), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 8 {
+		return 0
+	}
+	ticks, err := strconv.ParseUint(fields[7], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
+	if _, err := exec.LookPath("kxdpgun"); err != nil {
+		return nil, errors.New("bench: kxdpgun is not installed: apt-get install knot-dnsutils")
+	}
+	p, err := r.start(ctx, s, Echo)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	d := (r.opts.Window + time.Second - 1).Truncate(time.Second)
+	summary, err := kxdpgun(ctx, r.dir, r.lab.Left, r.address, r.opts.Payload, r.opts.GeneratorCPU, d)
+	if err != nil {
+		return nil, err
+	}
+	if summary.Replies == 0 {
+		return nil, fmt.Errorf("bench: kxdpgun got no answer to %d queries", summary.Queries)
+	}
+	return Sample{
+		"answered_per_s": float64(summary.Replies) / summary.Duration.Seconds(),
+		"asked_per_s":    float64(summary.Queries) / summary.Duration.Seconds(),
+	}, nil
+}
+
+func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (sample Sample, err error) {
+	p, err := r.start(ctx, s, Echo)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	cmd, err := childCommand(r.opts.Self, task{
+		Subject: clientSubject, Address: r.address, CPU: r.opts.GeneratorCPU, Payload: r.opts.Payload, Spin: spin,
+		Duration: r.opts.Window,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.lab.Left.Run(ctx, cmd.Path, cmd.Args[1:]...)
+	if err != nil {
+		return nil, err
+	}
+	var result asked
+	if err := json.Unmarshal(out, &result); err != nil {
+		return nil, fmt.Errorf("bench: the client's result is %q: %w", out, err)
+	}
+	if result.Count == 0 {
+		return nil, fmt.Errorf("bench: the client got no answer, %d were lost", result.Lost)
+	}
+	return Sample{
+		"p50_ns": float64(result.P50), "p99_ns": float64(result.P99), "p999_ns": float64(result.P999),
+		"lost": float64(result.Lost),
+	}, nil
+}
