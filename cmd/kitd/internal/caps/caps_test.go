@@ -42,13 +42,13 @@ func TestAfter(t *testing.T) {
 
 func TestKeep(t *testing.T) {
 	modern := Kernel{Major: 6, Minor: 1, BPFRestricted: true}
-	require.Equal(t, NetBindService|NetAdmin|NetRaw, Keep(true, modern))
-	require.Equal(t, NetBindService, Keep(false, modern))
-	require.Equal(t, NetBindService|BPF, Keep(false, Kernel{Major: 5, Minor: 18, BPFRestricted: true}))
-	require.Equal(t, NetBindService|BPF, Keep(false, Kernel{Major: 5, Minor: 8, BPFRestricted: true}))
-	require.Equal(t, NetBindService|SysAdmin, Keep(false, Kernel{Major: 5, Minor: 4, BPFRestricted: true}))
-	require.Equal(t, NetBindService, Keep(false, Kernel{Major: 5, Minor: 4}))
-	require.Equal(t, NetBindService, Keep(false, Kernel{Major: 5, Minor: 19, BPFRestricted: true}))
+	require.Equal(t, NetBindService|NetAdmin, Keep(true, modern))
+	require.Equal(t, Set(0), Keep(false, modern))
+	require.Equal(t, BPF, Keep(false, Kernel{Major: 5, Minor: 18, BPFRestricted: true}))
+	require.Equal(t, BPF, Keep(false, Kernel{Major: 5, Minor: 8, BPFRestricted: true}))
+	require.Equal(t, SysAdmin, Keep(false, Kernel{Major: 5, Minor: 4, BPFRestricted: true}))
+	require.Equal(t, Set(0), Keep(false, Kernel{Major: 5, Minor: 4}))
+	require.Equal(t, Set(0), Keep(false, Kernel{Major: 5, Minor: 19, BPFRestricted: true}))
 }
 
 func TestRelease(t *testing.T) {

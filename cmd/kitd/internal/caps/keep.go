@@ -44,18 +44,18 @@ func release(text string) (major, minor int) {
 
 // Keep is what kitd needs to go on serving.
 //
-//   - CAP_NET_BIND_SERVICE: ports below 1024 that are bound later (a reload, a
-//     new address of the card, /metrics).
-//   - CAP_NET_ADMIN and CAP_NET_RAW in shared mode: asking the kernel for a
-//     neighbour, and reserving ICMP identifiers. In owned mode the kernel has
-//     no part in either.
-//   - CAP_BPF where the kernel wants it for access to maps that are open
-//     already: before 5.19 if kernel.unprivileged_bpf_disabled is set;
-//     CAP_SYS_ADMIN before 5.8, which has no CAP_BPF.
+//   - CAP_NET_ADMIN in shared mode: asking the kernel for a neighbour.
+//   - CAP_NET_BIND_SERVICE in shared mode: reserving ports below 1024 that are
+//     bound later, for a reload or a new address of the card.
+//   - CAP_BPF where the kernel wants it for reading maps that are open already:
+//     before 5.19 if kernel.unprivileged_bpf_disabled is set; CAP_SYS_ADMIN
+//     before 5.8, which has no CAP_BPF.
+//
+// In owned mode the kernel has no part in ports and neighbours.
 func Keep(shared bool, k Kernel) Set {
-	keep := NetBindService
+	var keep Set
 	if shared {
-		keep |= NetAdmin | NetRaw
+		keep = NetAdmin | NetBindService
 	}
 	before := func(major, minor int) bool {
 		return k.Major < major || k.Major == major && k.Minor < minor

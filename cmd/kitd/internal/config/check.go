@@ -6,20 +6,15 @@ import (
 	"net/netip"
 )
 
-// Bounds of what the kernel takes.
+// Bounds of what the loader takes; what depends on the card it checks itself.
 const (
-	minMTU       = 68       // RFC 791 section 3.2
-	maxMTU       = 65535    // the longest IP packet
-	maxRing      = 32768    // descriptors of an AF_XDP ring
-	maxFrames    = 32768    // the fill and completion rings hold all frames
-	minRing      = 64       // one batch
-	headroom     = 256      // XDP_PACKET_HEADROOM, in each frame buffer
-	linkHeader   = 14 + 2*4 // Ethernet with two VLAN tags
-	maxFragments = 17       // MAX_SKB_FRAGS of the kernel: buffers behind the first
-	maxPath      = 107      // bytes of sun_path without its end
-	defaultFrame = 2048     // bytes
-	defaultCount = 4096     // frames
-	defaultRing  = 2048     // descriptors
+	minMTU      = 68    // RFC 791 section 3.2
+	maxMTU      = 65535 // the longest IP packet
+	minRing     = 64    // descriptors: one batch
+	maxRing     = 16384
+	maxFrames   = 32768 // the fill and completion rings hold all frames
+	defaultRing = 2048
+	maxPath     = 107 // bytes of sun_path without its end
 )
 
 // check looks at the values together and returns every problem, each a
@@ -113,35 +108,22 @@ func (c *Config) checkServices(add func(string, ...any)) {
 
 // checkMemory looks at the sizes of frames and rings.
 func (c *Config) checkMemory(add func(string, ...any)) {
-	orDefault := func(value, def int) int {
-		if value == 0 {
-			return def
-		}
-		return value
+	if c.FrameSize != 0 && c.FrameSize != 2048 && c.FrameSize != 4096 {
+		add("frame-size %d can't be registered with AF_XDP: use 2048 or 4096", c.FrameSize)
 	}
-	size, frames, ring := orDefault(c.FrameSize, defaultFrame), orDefault(c.Frames, defaultCount), orDefault(c.RingSize, defaultRing)
-	if size != 2048 && size != 4096 {
-		add("frame-size %d can't be registered with AF_XDP: use 2048 or 4096", size)
-		return
-	}
-	powerOfTwo := func(name string, value, least, most int) bool {
-		ok := bits.OnesCount(uint(value)) == 1 && least <= value && value <= most
-		if !ok {
-			add("%s %d is not a power of two from %d to %d", name, value, least, most)
-		}
-		return ok
-	}
-	okRing := powerOfTwo("ring-size", ring, minRing, maxRing)
-	if powerOfTwo("frames", frames, 2*minRing, maxFrames) && okRing && frames < 2*ring {
-		add("frames %d can't fill a receive and a transmit ring of %d each: use frames %d, or ring-size %d", frames, ring, 2*ring, frames/2)
-	}
-	if c.MTU == 0 {
-		return
-	}
-	if c.MTU < minMTU || c.MTU > maxMTU {
+	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		add("mtu %d is not from %d to %d bytes", c.MTU, minMTU, maxMTU)
-	} else if longest := (1+maxFragments)*(size-headroom) - linkHeader; c.MTU > longest {
-		add("mtu %d needs more than %d frames of %d bytes a packet: use a mtu up to %d, or frame-size 4096",
-			c.MTU, 1+maxFragments, size, longest)
+	}
+	ring := c.RingSize
+	if ring == 0 {
+		ring = defaultRing
+	}
+	switch {
+	case bits.OnesCount(uint(ring)) != 1 || ring < minRing || ring > maxRing:
+		add("ring-size %d is not a power of two from %d to %d", ring, minRing, maxRing)
+	case c.Frames > maxFrames:
+		add("frames %d is more than the %d that the rings hold: use less", c.Frames, maxFrames)
+	case c.Frames != 0 && c.Frames < 2*ring:
+		add("frames %d can't fill a receive and a transmit ring of %d each: use frames %d or more, or a smaller ring-size", c.Frames, ring, 2*ring)
 	}
 }
