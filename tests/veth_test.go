@@ -1,0 +1,320 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit"
+	"kitnet.dev/kit/internal/netlab"
+	"kitnet.dev/kit/stack"
+)
+
+// ownedAddr is an address of the laboratory's network that no kernel has.
+var ownedAddr = netip.MustParsePrefix("10.77.0.5/24")
+
+// open opens a kit on the right end of the laboratory's cable. What the stack counted must add up at the end.
+func open(t *testing.T, lab *netlab.Lab, cfg kit.Config) *kit.Kit {
+	t.Helper()
+	cfg.Interface = lab.Right.Interface()
+	var k *kit.Kit
+	require.NoError(t, lab.Right.Do(func() (err error) {
+		k, err = kit.Open(cfg)
+		return err
+	}))
+	t.Cleanup(func() {
+		s := k.Stack().Stats()
+		require.NoError(t, k.Close())
+		requireSums(t, s)
+	})
+	return k
+}
+
+// requireSums checks that every packet had one end.
+func requireSums(t *testing.T, s stack.Stats) {
+	t.Helper()
+	drops, txDrops := uint64(0), uint64(0)
+	for r := range s.Drops {
+		drops += s.Drops[r]
+		txDrops += s.TxDrops[r]
+	}
+	require.Equal(t, s.RxFrames+s.RxLocal+s.RxForwarded, s.Delivered+s.Answered+s.Consumed+s.Forwarded+s.Held+drops, "received packets: %+v", s)
+	require.Equal(t, s.Output, s.Sent+s.Waiting+txDrops, "sent packets: %+v", s)
+}
+
+// echo makes a socket on port 7 of the kit's first address that answers on the engine.
+func echo(t *testing.T, k *kit.Kit) netip.AddrPort {
+	t.Helper()
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	addr := netip.AddrPortFrom(kit.INADDR_ANY, 7)
+	require.NoError(t, k.Bind(s, &addr))
+	require.NoError(t, k.Handle(s, func(p *kit.Packet) { p.Echo() }))
+	return addr
+}
+
+var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+
+// ping runs iputils' ping in a namespace and wants every reply.
+func ping(t *testing.T, n *netlab.Namespace, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := n.Run(ctx, "ping", args...)
+	require.NoError(t, err, "%s", out)
+	m := pingSummary.FindStringSubmatch(string(out))
+	require.NotNil(t, m, "ping's summary is missing: %s", out)
+	require.Equal(t, m[1], m[2], "lost replies: %s", out)
+}
+
+// exchange sends payload from a kernel's UDP socket and returns what comes back.
+func exchange(t *testing.T, n *netlab.Namespace, to string, payload []byte) []byte {
+	t.Helper()
+	c, err := n.Dial(t.Context(), "udp", to)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	_, err = c.Write(payload)
+	require.NoError(t, err)
+	b := make([]byte, 65536)
+	m, err := c.Read(b)
+	require.NoError(t, err)
+	return b[:m]
+}
+
+// An owned address answers ARP and ping of every size as a host does.
+func TestOwnedPing(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	addr := ownedAddr.Addr().String()
+	for _, args := range []string{"-c 100 -i 0.01", "-c 20 -i 0.01 -s 1472", "-c 20 -i 0.01 -s 1473", "-c 20 -i 0.01 -s 4000", "-c 20 -i 0.01 -s 60000"} {
+		t.Run(args, func(t *testing.T) {
+			ping(t, lab.Left, append(strings.Fields(args), "-q", addr)...)
+		})
+	}
+	t.Run("arping", func(t *testing.T) {
+		out, err := lab.Left.Run(t.Context(), "arping", "-c", "3", "-I", lab.Left.Interface(), addr)
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "Received 3 response(s)")
+		require.Contains(t, strings.ToLower(string(out)), lab.Right.HardwareAddr().String())
+	})
+	t.Run("the kernel's own address still answers", func(t *testing.T) {
+		ping(t, lab.Left, "-c", "10", "-i", "0.01", "-q", lab.Right.Addr().String())
+	})
+	require.NotZero(t, k.Stack().Stats().Reassembled)
+}
+
+// UDP datagrams of every length pass both ways, in fragments where they are long.
+func TestOwnedUDPLengths(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	addr := echo(t, k)
+	require.Equal(t, netip.AddrPortFrom(ownedAddr.Addr(), 7), addr)
+	for _, n := range []int{0, 1, 1471, 1472, 1473, 2960, 8192, 65507} {
+		payload := make([]byte, n)
+		for i := range payload {
+			payload[i] = byte(i * 7)
+		}
+		require.Equal(t, payload, exchange(t, lab.Left, addr.String(), payload), "%d bytes", n)
+	}
+}
+
+// In shared mode only the bound port is kit's: the kernel's services on the same address go on, the kernel keeps the port
+// from others, and gets it back.
+func TestSharedMode(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{})
+	addr := echo(t, k)
+	require.Equal(t, netip.AddrPortFrom(lab.Right.Addr(), 7), addr)
+	require.Equal(t, []byte("kit"), exchange(t, lab.Left, addr.String(), []byte("kit")))
+	require.NotZero(t, k.Stack().Stats().Delivered)
+
+	t.Run("kernel TCP", func(t *testing.T) { kernelTCP(t, lab) })
+	t.Run("kernel UDP", func(t *testing.T) { kernelUDP(t, lab, 8) })
+	t.Run("kernel ping", func(t *testing.T) {
+		ping(t, lab.Left, "-c", "20", "-i", "0.01", "-q", lab.Right.Addr().String())
+		ping(t, lab.Right, "-c", "20", "-i", "0.01", "-q", lab.Left.Addr().String())
+	})
+	t.Run("the port is taken for the kernel too", func(t *testing.T) {
+		for _, at := range []string{addr.String(), ":7"} {
+			_, err := lab.Right.ListenPacket("udp4", at)
+			require.ErrorIs(t, err, syscall.EADDRINUSE, at)
+		}
+	})
+	t.Run("a port of the kernel's is taken for kit", func(t *testing.T) {
+		c, err := lab.Right.ListenPacket("udp4", netip.AddrPortFrom(lab.Right.Addr(), 9).String())
+		require.NoError(t, err)
+		defer c.Close()
+		s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+		require.NoError(t, err)
+		nine := netip.AddrPortFrom(lab.Right.Addr(), 9)
+		require.ErrorIs(t, k.Bind(s, &nine), syscall.EADDRINUSE)
+	})
+	t.Run("a long datagram whose first fragment comes first", func(t *testing.T) {
+		payload := make([]byte, 9000)
+		require.Equal(t, payload, exchange(t, lab.Left, addr.String(), payload))
+	})
+	t.Run("sockets of kit reach the kernel's neighbours", func(t *testing.T) { clientOf(t, lab, k) })
+	t.Run("given back", func(t *testing.T) {
+		before := k.Stack().Stats()
+		require.NoError(t, k.Close())
+		requireSums(t, before)
+		kernelUDP(t, lab, 7)
+	})
+}
+
+// kernelTCP passes some data through a TCP service of the kernel on the shared address.
+func kernelTCP(t *testing.T, lab *netlab.Lab) {
+	l, err := lab.Right.Listen("tcp4", net.JoinHostPort(lab.Right.Addr().String(), "22"))
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(c, c)
+	}()
+	c, err := lab.Left.Dial(t.Context(), "tcp4", l.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	sent := make([]byte, 1<<20)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Len(t, got, len(sent))
+}
+
+// kernelUDP passes a datagram through a UDP service of the kernel on the shared address.
+func kernelUDP(t *testing.T, lab *netlab.Lab, port uint16) {
+	c, err := lab.Right.ListenPacket("udp4", netip.AddrPortFrom(lab.Right.Addr(), port).String())
+	require.NoError(t, err)
+	defer c.Close()
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(append([]byte("kernel "), b[:n]...), from)
+		}
+	}()
+	require.Equal(t, "kernel hello", string(exchange(t, lab.Left, c.LocalAddr().String(), []byte("hello"))))
+}
+
+// clientOf makes a socket of kit ask a kernel's service on the other side, over the kernel's routes and neighbours.
+func clientOf(t *testing.T, lab *netlab.Lab, k *kit.Kit) {
+	server, err := lab.Left.ListenPacket("udp4", netip.AddrPortFrom(lab.Left.Addr(), 5353).String())
+	require.NoError(t, err)
+	defer server.Close()
+	go func() {
+		b := make([]byte, 2048)
+		n, from, err := server.ReadFrom(b)
+		if err == nil {
+			_, _ = server.WriteTo([]byte(strconv.Itoa(n)), from)
+		}
+	}()
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	require.NoError(t, k.Connect(s, netip.AddrPortFrom(lab.Left.Addr(), 5353)))
+	_, err = k.Send(s, []byte("12345"), 0)
+	require.NoError(t, err)
+	b := make([]byte, 16)
+	n, err := k.Recv(s, b, 0)
+	require.NoError(t, err)
+	require.Equal(t, "5", string(b[:n]))
+	require.NoError(t, k.CloseSocket(s))
+}
+
+// A port that nobody is bound to is refused, as by the kernel; a connected socket of kit hears of a refusal.
+func TestPortUnreachable(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	c, err := lab.Left.Dial(t.Context(), "udp4", netip.AddrPortFrom(ownedAddr.Addr(), 99).String())
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	_, err = c.Write([]byte("anybody?"))
+	require.NoError(t, err)
+	_, err = c.Read(make([]byte, 16))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	require.NoError(t, k.Connect(s, netip.AddrPortFrom(lab.Left.Addr(), 99)))
+	_, err = k.Send(s, []byte("anybody?"), 0)
+	require.NoError(t, err)
+	_, err = k.Recv(s, make([]byte, 16), 0)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// Each queue of a card has its engine; a socket hears what comes to any of them, fragments on different queues included.
+func TestQueues(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{Queues: 4})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	require.Len(t, k.Interface().Queues(), 4)
+	addr := echo(t, k)
+	for i := range 64 {
+		payload := []byte(fmt.Sprintf("flow %d", i))
+		require.Equal(t, payload, exchange(t, lab.Left, addr.String(), payload))
+	}
+	used := 0
+	for _, q := range k.Interface().Queues() {
+		if q.Delivered > 0 {
+			used++
+		}
+	}
+	require.Greater(t, used, 1, "64 flows met more than one queue")
+	long := make([]byte, 20000)
+	require.Equal(t, long, exchange(t, lab.Left, addr.String(), long))
+	ping(t, lab.Left, "-c", "20", "-i", "0.01", "-s", "30000", "-q", ownedAddr.Addr().String())
+}
+
+// Broadcasts reach a bound port; SendTo to the broadcast address reaches the network.
+func TestBroadcast(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	addr := netip.AddrPortFrom(ownedAddr.Addr(), 6700)
+	require.NoError(t, k.Bind(s, &addr))
+	c, err := lab.Left.ListenPacket("udp4", ":6700")
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+
+	_, err = c.WriteTo([]byte("all"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.77.0.255:6700")))
+	require.NoError(t, err)
+	b := make([]byte, 16)
+	n, from, err := k.RecvFrom(s, b, 0)
+	require.NoError(t, err)
+	require.Equal(t, "all", string(b[:n]))
+	require.Equal(t, lab.Left.Addr(), from.Addr())
+
+	_, err = k.SendTo(s, []byte("answer"), 0, netip.AddrPortFrom(kit.INADDR_BROADCAST, 6700))
+	require.NoError(t, err)
+	for { // the kernel hears its own broadcast too
+		n, who, err := c.ReadFrom(b)
+		require.NoError(t, err)
+		if string(b[:n]) == "answer" {
+			require.Equal(t, addr.String(), who.String())
+			return
+		}
+	}
+}
