@@ -32,6 +32,10 @@ var references = []string{rawXDP, recvmmsg, goNet}
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
+		{Name: "kit handler", About: "a handler on kit's engine, which answers in place", serve: serveKitHandler},
+		{Name: "kit batch", About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch},
+		{Name: "kit RecvFrom", About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls},
+		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP},
 		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time", serve: serveRecvmmsg, kernel: true},
 		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg, kernel: true},
 		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch, kernel: true},

@@ -1,0 +1,116 @@
+package bench
+
+import (
+	"fmt"
+
+	"kitnet.dev/kit"
+	"kitnet.dev/kit/loader"
+)
+
+// kit in the three ways to receive that design.md names, all as a user gets them by default.
+
+// openKit opens the task's card and a socket bound to its address.
+func openKit(t task) (*kit.Kit, kit.Token, error) {
+	k, err := kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+	if err != nil {
+		return nil, 0, err
+	}
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("make a socket: %w", err)
+	}
+	at := t.Address
+	if err := k.Bind(s, &at); err != nil {
+		return nil, 0, fmt.Errorf("bind to %s: %w", t.Address, err)
+	}
+	return k, s, nil
+}
+
+// serveKitHandler takes and answers datagrams on the engine.
+func serveKitHandler(t task, c *counters, ready func()) error {
+	k, s, err := openKit(t)
+	if err != nil {
+		return err
+	}
+	// One engine, one queue: plain additions that are published.
+	var received, sent uint64
+	count := func(*kit.Packet) {
+		received++
+		c.received.Store(received)
+	}
+	if t.Role == Echo {
+		count = func(p *kit.Packet) {
+			received++
+			c.received.Store(received)
+			p.Echo()
+			sent++
+			c.sent.Store(sent)
+		}
+	}
+	if err := k.Handle(s, count); err != nil {
+		return err
+	}
+	ready()
+	select {}
+}
+
+// serveKitBatch takes and answers batches.
+func serveKitBatch(t task, c *counters, ready func()) error {
+	k, s, err := openKit(t)
+	if err != nil {
+		return err
+	}
+	messages := make([]kit.Message, kernelBatch)
+	buffers := make([][]byte, kernelBatch)
+	for i := range messages {
+		buffers[i] = make([]byte, kernelLongest)
+		messages[i].Buf = buffers[i]
+	}
+	ready()
+	for {
+		n, err := k.ReadBatch(s, messages, 0)
+		if err != nil {
+			return err
+		}
+		c.received.Add(uint64(n))
+		if t.Role != Echo {
+			continue
+		}
+		for i := range messages[:n] {
+			m := &messages[i]
+			m.Buf, m.TTL, m.TOS = m.Buf[:m.N], 0, 0
+		}
+		sent, err := k.WriteBatch(s, messages[:n], 0)
+		if err != nil {
+			return err
+		}
+		c.sent.Add(uint64(sent))
+		for i := range messages[:n] {
+			messages[i].Buf = buffers[i]
+		}
+	}
+}
+
+// serveKitCalls takes and answers one datagram at a time by RecvFrom and SendTo.
+func serveKitCalls(t task, c *counters, ready func()) error {
+	k, s, err := openKit(t)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, kernelLongest)
+	ready()
+	for {
+		n, from, err := k.RecvFrom(s, b, 0)
+		if err != nil {
+			return err
+		}
+		c.received.Add(1)
+		if t.Role != Echo {
+			continue
+		}
+		if _, err := k.SendTo(s, b[:n], 0, from); err != nil {
+			return err
+		}
+		c.sent.Add(1)
+	}
+}
