@@ -7,11 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An opener opens sockets in the network namespace that it was started in, from whatever thread. Where that is not the
-// namespace of the whole process, a thread of its own stays in it: to enter it again for each socket would take
-// CAP_SYS_ADMIN, which a daemon gives up after its start.
+// An opener opens sockets in the network namespace of the thread that started it, for whoever asks. A thread of its own stays
+// in that namespace: to enter it anew for each socket would take CAP_SYS_ADMIN, which a daemon gives up after its start.
 type opener struct {
-	work chan openRequest // nil: the whole process is in the namespace
+	work chan openRequest // nil when stopped
 }
 
 type openRequest struct {
@@ -24,44 +23,54 @@ type openAnswer struct {
 	err error
 }
 
-// start looks at the calling thread's namespace.
+// start leaves a thread in the calling thread's namespace.
 func (o *opener) start() error {
-	var mine, all unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &mine); err != nil {
-		return fmt.Errorf("look at the thread's network namespace: %w", err)
-	}
-	if err := unix.Stat("/proc/self/ns/net", &all); err != nil {
-		return fmt.Errorf("look at the process's network namespace: %w", err)
-	}
-	if mine.Dev == all.Dev && mine.Ino == all.Ino {
-		return nil
-	}
-	ns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	ns, err := unix.Open(threadNamespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the thread's network namespace: %w", err)
 	}
 	defer unix.Close(ns)
-	o.work = make(chan openRequest)
-	ready := make(chan error)
-	go o.serve(ns, ready)
+	work, ready := make(chan openRequest), make(chan error)
+	go serveSockets(ns, ready, work)
 	if err := <-ready; err != nil {
-		return fmt.Errorf("enter the network namespace (it takes CAP_SYS_ADMIN): %w", err)
+		return fmt.Errorf("enter the thread's network namespace from another thread: %w; it takes CAP_SYS_ADMIN", err)
 	}
+	o.work = work
 	return nil
 }
 
-// serve opens sockets until the work ends. Its thread never goes back to the Go runtime: it has left its namespace.
-func (o *opener) serve(ns int, ready chan<- error) {
+const threadNamespace = "/proc/thread-self/ns/net"
+
+// serveSockets opens sockets in the namespace ns until the work ends.
+func serveSockets(ns int, ready chan<- error, work <-chan openRequest) {
 	runtime.LockOSThread()
-	err := unix.Setns(ns, unix.CLONE_NEWNET)
+	entered, err := enter(ns)
 	ready <- err
 	if err != nil {
 		return
 	}
-	for r := range o.work {
+	for r := range work {
 		fd, err := openSocket(r.kind, r.proto)
 		r.answer <- openAnswer{fd, err}
 	}
+	if !entered {
+		runtime.UnlockOSThread() // else the thread must not be used by others and ends here
+	}
+}
+
+// enter puts the calling thread into the namespace ns. It reports false where it is there already, as it is in most programs.
+func enter(ns int) (entered bool, err error) {
+	var want, have unix.Stat_t
+	if err := unix.Fstat(ns, &want); err != nil {
+		return false, err
+	}
+	if err := unix.Stat(threadNamespace, &have); err != nil {
+		return false, err
+	}
+	if want.Dev == have.Dev && want.Ino == have.Ino {
+		return false, nil
+	}
+	return true, unix.Setns(ns, unix.CLONE_NEWNET)
 }
 
 func openSocket(kind, proto int) (int, error) {
@@ -70,16 +79,13 @@ func openSocket(kind, proto int) (int, error) {
 
 // open opens an IPv4 socket. It must not be called after stop.
 func (o *opener) open(kind, proto int) (int, error) {
-	if o.work == nil {
-		return openSocket(kind, proto)
-	}
 	answer := make(chan openAnswer, 1)
 	o.work <- openRequest{kind, proto, answer}
 	a := <-answer
 	return a.fd, a.err
 }
 
-// stop ends the thread. Only the first call does.
+// stop ends the thread.
 func (o *opener) stop() {
 	if o.work != nil {
 		close(o.work)

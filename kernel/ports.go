@@ -76,7 +76,7 @@ var (
 )
 
 // NewPorts makes Ports that hold nothing. They take ports in the calling thread's network namespace, whatever threads use
-// them later; where that is not the process's own, a thread stays in it until Close.
+// them later; a thread stays in it until Close.
 func NewPorts(cfg PortsConfig) (*Ports, error) {
 	p := &Ports{steer: cfg.Steer, log: cfg.Logger, held: make(map[portKey]*heldPort)}
 	if p.log == nil {
@@ -231,6 +231,11 @@ func bind(fd int, key *portKey) error {
 	prog := unix.SockFprog{Len: uint16(len(dropAll)), Filter: &dropAll[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 		return fmt.Errorf("attach a filter: %w", err)
+	}
+	// A ping socket is made with SO_REUSEADDR on (INET_PROTOSW_REUSE in net/ipv4/af_inet.c), with which several share an
+	// identifier.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0); err != nil {
+		return fmt.Errorf("set SO_REUSEADDR: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(key.port), Addr: key.addr.As4()}); err != nil {
 		return err
