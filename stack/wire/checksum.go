@@ -79,12 +79,28 @@ func fold32(v uint64) uint16 {
 func Checksum(b []byte, initial uint16) uint16 { return ^Sum(b, initial) }
 
 // CopySum copies src to dst, as copy does, and returns the sum of what it
-// copied added to an initial sum, reading each byte once.
+// copied added to an initial sum. Where src changes meanwhile the sum may be
+// neither the old bytes' nor the new ones'.
 func CopySum(dst, src []byte, initial uint16) uint16 {
 	n := min(len(dst), len(src))
 	dst, src = dst[:n], src[:n]
+	if n > 64 {
+		// The wide stores of copy and the additions each go faster alone. The
+		// source is summed, because reading what was just stored stalls.
+		copy(dst, src)
+		return Sum(src, initial)
+	}
+	acc := uint64(swap16(initial))
+	var carry uint64
+	for len(src) >= 8 && len(dst) >= 8 {
+		v := binary.LittleEndian.Uint64(src)
+		binary.LittleEndian.PutUint64(dst, v)
+		acc, carry = bits.Add64(acc, v, carry)
+		dst, src = dst[8:], src[8:]
+	}
 	copy(dst, src)
-	return Sum(dst, initial)
+	acc, carry = bits.Add64(acc, tail(src), carry)
+	return fold(acc, carry)
 }
 
 // AddSum adds two sums.
