@@ -6,6 +6,7 @@ package config
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -100,6 +101,20 @@ func (e *ValueError) Error() string {
 // Unwrap returns the reason.
 func (e *ValueError) Unwrap() error { return e.Err }
 
+// Adopt returns what is in force when a kitd that runs with c is told next:
+// next's values for what can change, c's for the rest.
+func (c *Config) Adopt(next *Config) *Config {
+	now := *c
+	now.texts = maps.Clone(c.texts)
+	for i := range options {
+		if o := &options[i]; o.adopt != nil {
+			o.adopt(&now, next)
+			now.texts[o.name] = next.texts[o.name]
+		}
+	}
+	return &now
+}
+
 // Changes names the options in which two configurations differ: those that a
 // running kitd can take over, and those that need a restart.
 func Changes(old, new *Config) (live, restart []string) {
@@ -108,7 +123,7 @@ func Changes(old, new *Config) (live, restart []string) {
 		if slices.Equal(old.texts[o.name], new.texts[o.name]) {
 			continue
 		}
-		if o.live {
+		if o.adopt != nil {
 			live = append(live, o.name)
 		} else {
 			restart = append(restart, o.name)

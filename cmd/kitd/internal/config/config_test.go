@@ -165,6 +165,16 @@ func TestChanges(t *testing.T) {
 	live, restart = Changes(old, other)
 	require.Equal(t, []string{"serve", "log-level"}, live)
 	require.Equal(t, []string{"wait", "mtu"}, restart)
+
+	now := old.Adopt(other)
+	require.Equal(t, uint16(8), now.Services[0].Port)
+	require.Equal(t, slog.LevelDebug, now.LogLevel)
+	require.Equal(t, "adaptive", now.Wait)
+	require.Zero(t, now.MTU)
+	live, restart = Changes(now, other)
+	require.Empty(t, live, "what was adopted is no change any more")
+	require.Equal(t, []string{"wait", "mtu"}, restart)
+	require.Equal(t, uint16(7), old.Services[0].Port)
 }
 
 func TestRegisterSome(t *testing.T) {

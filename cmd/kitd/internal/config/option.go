@@ -20,8 +20,9 @@ type option struct {
 	usage       string
 	repeat      bool
 	fallback    []string
-	live        bool // a running kitd can change it
 	set         func(c *Config, text string) error
+	// adopt copies the value, for options that a running kitd can change; else nil.
+	adopt func(to, from *Config)
 }
 
 var options = []option{
@@ -31,7 +32,7 @@ var options = []option{
 		usage: "address that kit owns, such as 10.0.0.5/24; repeatable; without any kit shares the card's kernel addresses",
 		set:   setAddress},
 	{name: "gateway", argument: "IP", usage: "next hop of the default route for owned addresses", set: setGateway},
-	{name: "serve", argument: "NAME=ADDR", repeat: true, live: true,
+	{name: "serve", argument: "NAME=ADDR", repeat: true, adopt: func(to, from *Config) { to.Services = from.Services },
 		usage: "built-in service at an address, such as udp-echo=:7 (every address of the card) or udp-discard=10.0.0.5:9; repeatable; " +
 			"services: " + strings.Join(ServiceNames(), " "),
 		set: setService},
@@ -60,8 +61,8 @@ var options = []option{
 		set: number(func(c *Config) *int { return &c.RingSize })},
 	{name: "log", argument: "text|json", fallback: []string{"text"}, usage: "form of the log on stderr",
 		set: choice(func(c *Config) *string { return &c.Log }, "text", "json")},
-	{name: "log-level", argument: "debug|info|warn|error", fallback: []string{"info"}, live: true, usage: "least level that is logged",
-		set: setLogLevel},
+	{name: "log-level", argument: "debug|info|warn|error", fallback: []string{"info"}, usage: "least level that is logged",
+		set: setLogLevel, adopt: func(to, from *Config) { to.LogLevel = from.LogLevel }},
 }
 
 func find(name string) *option {

@@ -89,12 +89,15 @@ type Stats struct {
 // Counter is a number that counts from the start of kitd, or with Gauge one
 // that goes up and down.
 type Counter struct {
-	Group string `json:"group"` // xdp, link, engine, drop, drop-tx
+	Group string `json:"group"` // xdp, socket, engine, kernel, drop, drop-tx
 	Name  string `json:"name"`
-	Queue *int   `json:"queue,omitempty"` // nil: of the whole card
-	Value uint64 `json:"value"`
-	Gauge bool   `json:"gauge,omitempty"`
-	Help  string `json:"help"` // one sentence
+	// Interface and Queue say whose number it is; without them it is the whole
+	// kitd's.
+	Interface string `json:"interface,omitempty"`
+	Queue     *int   `json:"queue,omitempty"`
+	Value     uint64 `json:"value"`
+	Gauge     bool   `json:"gauge,omitempty"`
+	Help      string `json:"help"` // one sentence
 }
 
 // Sockets lists the sockets of the stack.
@@ -133,6 +136,9 @@ type Neighbor struct {
 	Addr         string `json:"addr"`
 	HardwareAddr string `json:"hardware_addr,omitempty"`
 	State        string `json:"state"`
+	Queued       int    `json:"queued"` // packets that wait for it
+	// AgeSeconds is the time since it was last confirmed.
+	AgeSeconds float64 `json:"age_seconds"`
 }
 
 // Routes lists the routes that the stack uses.

@@ -1,0 +1,132 @@
+package daemon
+
+import (
+	"kitnet.dev/kit/bpf"
+	"kitnet.dev/kit/cmd/kitd/internal/control"
+	"kitnet.dev/kit/kernel"
+	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/stack"
+)
+
+// Groups of counters.
+const (
+	groupXDP    = "xdp"     // verdicts of the XDP program
+	groupSocket = "socket"  // the kernel's side of the AF_XDP sockets
+	groupEngine = "engine"  // the stack's engines
+	groupDrop   = "drop"    // received packets that were dropped, by reason
+	groupDropTx = "drop-tx" // made packets that were dropped, by reason
+	groupKernel = "kernel"  // what is followed in the kernel, in shared mode
+)
+
+// figure is a counter of a T.
+type figure[T any] struct {
+	name  string
+	help  string
+	gauge bool
+	get   func(*T) uint64
+}
+
+var engineFigures = []figure[stack.QueueStats]{
+	{"rx_frames", "Frames that came from the card.", false, func(q *stack.QueueStats) uint64 { return q.RxFrames }},
+	{"rx_bytes", "Bytes of the frames that came from the card.", false, func(q *stack.QueueStats) uint64 { return q.RxBytes }},
+	{"rx_local", "Packets from the stack to itself.", false, func(q *stack.QueueStats) uint64 { return q.RxLocal }},
+	{"rx_forwarded", "Frames that came over from another queue's engine.", false, func(q *stack.QueueStats) uint64 { return q.RxForwarded }},
+	{"delivered", "Packets that reached a socket or a service.", false, func(q *stack.QueueStats) uint64 { return q.Delivered }},
+	{"answered", "ARP and echo requests that the stack answered itself.", false, func(q *stack.QueueStats) uint64 { return q.Answered }},
+	{"consumed", "Packets that did their work inside: ARP replies, ICMP errors, fragments.", false, func(q *stack.QueueStats) uint64 { return q.Consumed }},
+	{"forwarded", "Frames handed to another queue's engine.", false, func(q *stack.QueueStats) uint64 { return q.Forwarded }},
+	{"copied", "ARP packets shown to another queue's engine as well.", false, func(q *stack.QueueStats) uint64 { return q.Copied }},
+	{"held", "Fragments that wait for the rest of their datagram.", true, func(q *stack.QueueStats) uint64 { return q.Held }},
+	{"tx_frames", "Frames given to the card.", false, func(q *stack.QueueStats) uint64 { return q.TxFrames }},
+	{"tx_bytes", "Bytes of the frames given to the card.", false, func(q *stack.QueueStats) uint64 { return q.TxBytes }},
+	{"output", "IPv4 packets made here, answers in place not counted.", false, func(q *stack.QueueStats) uint64 { return q.Output }},
+	{"sent", "Packets made here that were given to the card or the stack itself.", false, func(q *stack.QueueStats) uint64 { return q.Sent }},
+	{"waiting", "Packets that wait for a neighbour's Ethernet address.", true, func(q *stack.QueueStats) uint64 { return q.Waiting }},
+	{"partial_checksums", "Packets whose checksum the sending kernel had left to a card.", false, func(q *stack.QueueStats) uint64 { return q.PartialChecksums }},
+	{"reassembled", "Datagrams put together from fragments.", false, func(q *stack.QueueStats) uint64 { return q.Reassembled }},
+	{"fragmented", "Datagrams sent in fragments.", false, func(q *stack.QueueStats) uint64 { return q.Fragmented }},
+	{"icmp_errors_sent", "ICMP errors sent.", false, func(q *stack.QueueStats) uint64 { return q.ICMPErrorsSent }},
+	{"icmp_errors_held", "ICMP errors not sent because of their rate limit.", false, func(q *stack.QueueStats) uint64 { return q.ICMPErrorsHeld }},
+	{"arp_requests", "ARP requests sent.", false, func(q *stack.QueueStats) uint64 { return q.ARPRequests }},
+	{"arp_conflicts", "Claims of other hosts to our addresses.", false, func(q *stack.QueueStats) uint64 { return q.ARPConflicts }},
+	{"steps", "Turns of the engine's loop.", false, func(q *stack.QueueStats) uint64 { return q.Steps }},
+	{"sockets", "Sockets that the engine serves.", true, func(q *stack.QueueStats) uint64 { return uint64(q.Sockets) }},
+}
+
+var socketFigures = []figure[loader.QueueStats]{
+	{"rx_dropped", "Frames that the kernel dropped because they were too long, or for other reasons.", false, func(q *loader.QueueStats) uint64 { return q.RxDropped }},
+	{"rx_invalid", "Bad addresses that the kernel found on the fill ring.", false, func(q *loader.QueueStats) uint64 { return q.RxInvalid }},
+	{"tx_invalid", "Bad descriptors that the kernel found on the transmit ring.", false, func(q *loader.QueueStats) uint64 { return q.TxInvalid }},
+	{"rx_ring_full", "Frames dropped because the engine was too slow.", false, func(q *loader.QueueStats) uint64 { return q.RxRingFull }},
+	{"rx_fill_ring_empty", "Frames dropped because no frame buffer was free.", false, func(q *loader.QueueStats) uint64 { return q.RxFillRingEmpty }},
+	{"tx_ring_empty", "Times that the kernel looked at an empty transmit ring.", false, func(q *loader.QueueStats) uint64 { return q.TxRingEmpty }},
+}
+
+var followerFigures = []figure[kernel.FollowerStats]{
+	{"changes", "Changes of addresses, routes, neighbours and links that the kernel told.", false, func(f *kernel.FollowerStats) uint64 { return f.Changes }},
+	{"overruns", "Times that changes were lost, so that everything was read anew.", false, func(f *kernel.FollowerStats) uint64 { return f.Overruns }},
+	{"reads", "Times that one of the kernel's tables was read.", false, func(f *kernel.FollowerStats) uint64 { return f.Reads }},
+	{"asked", "Neighbours that the kernel was asked for.", false, func(f *kernel.FollowerStats) uint64 { return f.Asked }},
+	{"unasked", "Neighbours not asked for because too many were wanted at a time.", false, func(f *kernel.FollowerStats) uint64 { return f.Unasked }},
+}
+
+// values appends the figures of v.
+func values[T any](list []control.Counter, figures []figure[T], v *T, c control.Counter) []control.Counter {
+	for i := range figures {
+		f := &figures[i]
+		c.Name, c.Help, c.Gauge, c.Value = f.name, f.help, f.gauge, f.get(v)
+		list = append(list, c)
+	}
+	return list
+}
+
+// Stats implements control.Source. Each engine is asked once.
+func (d *Daemon) Stats() control.Stats {
+	list := []control.Counter{}
+	if verdicts, err := d.card.XDPStats(); err == nil {
+		list = xdpCounters(list, &verdicts)
+	} else {
+		d.log.Warn("the XDP program's counters can't be read", "error", err)
+	}
+	if queues, err := d.card.SocketStats(); err == nil {
+		for i := range queues {
+			c := control.Counter{Group: groupSocket, Interface: d.card.Interface().Name(), Queue: &queues[i].Queue}
+			list = values(list, socketFigures, &queues[i], c)
+		}
+	} else {
+		d.log.Warn("the AF_XDP sockets' counters can't be read", "error", err)
+	}
+	var rx, tx [stack.NumDropReasons]uint64
+	for _, i := range d.card.Stack().Interfaces() {
+		for _, q := range i.Queues() {
+			number := d.queueNumber(i, q.Queue)
+			list = values(list, engineFigures, &q, control.Counter{Group: groupEngine, Interface: i.Name(), Queue: &number})
+			for r := range q.Drops {
+				rx[r] += q.Drops[r]
+				tx[r] += q.TxDrops[r]
+			}
+		}
+	}
+	if d.card.Interface().Mode() == stack.Shared {
+		f := d.card.FollowerStats()
+		list = values(list, followerFigures, &f, control.Counter{Group: groupKernel})
+	}
+	for _, r := range stack.DropReasons() {
+		list = append(list, control.Counter{Group: groupDrop, Name: r.String(), Value: rx[r], Help: r.Doc()})
+	}
+	for _, r := range stack.DropReasons() {
+		list = append(list, control.Counter{Group: groupDropTx, Name: r.String(), Value: tx[r], Help: r.Doc()})
+	}
+	return control.Stats{Version: control.Version, Counters: list}
+}
+
+func xdpCounters(list []control.Counter, verdicts *bpf.Stats) []control.Counter {
+	for r := range bpf.Reason(bpf.Reasons) {
+		list = append(list, control.Counter{Group: groupXDP, Name: r.String(), Value: verdicts[r], Help: sentence(r.Help())})
+	}
+	return list
+}
+
+// sentence makes a phrase one: "neither IPv4 nor ARP" becomes "Frames: neither
+// IPv4 nor ARP."
+func sentence(phrase string) string { return "Frames: " + phrase + "." }

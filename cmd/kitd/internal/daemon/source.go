@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"kitnet.dev/kit/cmd/kitd/internal/control"
+	"kitnet.dev/kit/cmd/kitd/internal/sockfilter"
+	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/stack"
+)
+
+var _ control.Source = (*Daemon)(nil)
+
+// Status implements control.Source.
+func (d *Daemon) Status() control.Status {
+	info, card, config := d.card.Info(), d.card.Interface(), d.config.Load()
+	services, _ := d.services.list()
+	s := control.Status{
+		Version: control.Version, Kitd: d.options.Version, PID: os.Getpid(),
+		Interface: card.Name(), HardwareAddr: card.HardwareAddr().String(), MTU: card.MTU(), Mode: card.Mode().String(),
+		Addresses: []string{}, Gateway: text(config.Gateway),
+		Attach: control.Choice{Asked: config.Attach, InUse: info.Attach.String()},
+		Copy:   control.Choice{Asked: config.Copy, InUse: copyInUse(info.Queues)},
+		Wait:   card.WaitMode().String(), Queues: []int{}, Services: services,
+		Started: d.started, UptimeSeconds: time.Since(d.started).Seconds(), Rates: *d.rates.Load(),
+		Capabilities: d.caps.Permitted.Names(), NoNewPrivs: d.caps.NoNewPrivs,
+		Degraded: d.degraded(&info),
+	}
+	for _, p := range card.Addresses() {
+		s.Addresses = append(s.Addresses, p.String())
+	}
+	for _, q := range info.Queues {
+		s.Queues = append(s.Queues, q.Queue)
+	}
+	return s
+}
+
+// copyInUse is how frames move: zerocopy, copy, or mixed where queues differ.
+func copyInUse(queues []loader.QueueInfo) string {
+	use := ""
+	for _, q := range queues {
+		word := "copy"
+		if q.Copy == loader.CopyZero {
+			word = "zerocopy"
+		}
+		if use != "" && use != word {
+			return "mixed"
+		}
+		use = word
+	}
+	return use
+}
+
+// text is an address's, "" for none.
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func portText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// Sockets implements control.Source.
+func (d *Daemon) Sockets(filter string) (control.Sockets, error) {
+	wanted, err := sockfilter.Compile(filter)
+	if err != nil {
+		return control.Sockets{}, err
+	}
+	list := control.Sockets{Version: control.Version, Sockets: []control.Socket{}}
+	for _, s := range d.card.Stack().Sockets() {
+		state := "unconnected"
+		if s.Remote.IsValid() {
+			state = "established"
+		}
+		if !wanted.Match(&sockfilter.Socket{
+			Proto: s.Proto.String(), State: state, Local: s.Local, Remote: s.Remote, Interface: s.Interface,
+		}) {
+			continue
+		}
+		list.Sockets = append(list.Sockets, control.Socket{
+			ID: s.ID, Proto: s.Proto.String(), State: state, Local: portText(s.Local), Remote: portText(s.Remote),
+			Interface: s.Interface, Handler: s.Handler, ReadQueue: s.ReadQueue, WriteQueue: s.WriteQueue,
+			Received: s.Received, RxBytes: s.RxBytes, Sent: s.Sent, TxBytes: s.TxBytes, Dropped: s.Dropped,
+		})
+	}
+	return list, nil
+}
+
+// Neighbors implements control.Source.
+func (d *Daemon) Neighbors() control.Neighbors {
+	list := control.Neighbors{Version: control.Version, Neighbors: []control.Neighbor{}}
+	for _, i := range d.card.Stack().Interfaces() {
+		for _, n := range i.Neighbours() {
+			entry := control.Neighbor{
+				Interface: i.Name(), Addr: n.Addr.String(), State: n.State.String(), Queued: n.Queued, AgeSeconds: n.Age.Seconds(),
+			}
+			if len(n.HardwareAddr) > 0 && slices.Max(n.HardwareAddr) > 0 {
+				entry.HardwareAddr = n.HardwareAddr.String()
+			}
+			list.Neighbors = append(list.Neighbors, entry)
+		}
+	}
+	return list
+}
+
+// Routes implements control.Source.
+func (d *Daemon) Routes() control.Routes {
+	list := control.Routes{Version: control.Version, Routes: []control.Route{}}
+	for _, i := range d.card.Stack().Interfaces() {
+		for _, r := range i.Routes() {
+			list.Routes = append(list.Routes, control.Route{
+				Interface: i.Name(), Dst: r.Dst.String(), Gateway: text(r.Gateway), Source: text(r.Source),
+				Metric: r.Metric, MTU: r.MTU, Kind: r.Kind.String(),
+			})
+		}
+	}
+	return list
+}
+
+// Queues implements control.Source.
+func (d *Daemon) Queues() control.Queues {
+	list := control.Queues{Version: control.Version, Queues: []control.Queue{}}
+	card := d.card.Interface()
+	for _, q := range card.Queues() {
+		entry := control.Queue{
+			Interface: card.Name(), Queue: d.queueNumber(card, q.Queue), Running: q.Running, Sleeping: q.Sleeping,
+			Steps: q.Steps, Sockets: q.Sockets, RxFrames: q.RxFrames, RxBytes: q.RxBytes, TxFrames: q.TxFrames,
+			TxBytes: q.TxBytes, Delivered: q.Delivered, Answered: q.Answered, Drops: drops(&q.Stats),
+		}
+		list.Queues = append(list.Queues, entry)
+	}
+	return list
+}
+
+// drops sums what was dropped, received or made.
+func drops(s *stack.Stats) (n uint64) {
+	for r := range s.Drops {
+		n += s.Drops[r] + s.TxDrops[r]
+	}
+	return n
+}
+
+// Capture implements control.Source.
+func (d *Daemon) Capture(r control.CaptureRequest) (func(context.Context, io.Writer) control.CaptureResult, error) {
+	return d.tap.prepare(r, "kitd "+d.options.Version)
+}
+
+// queueNumber is the card's queue that an engine serves, which is not the
+// engine's own number when only some queues are held.
+func (d *Daemon) queueNumber(i *stack.Interface, engine int) int {
+	if i.Loopback() || engine >= len(d.queues) {
+		return engine
+	}
+	return d.queues[engine]
+}
