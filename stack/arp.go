@@ -150,17 +150,20 @@ func (a *announcer) expire(_ *timer, now clock.Time) {
 
 // conflict tells that another host claims la's address, and defends it, at most once in defendInterval (RFC 5227 §2.4 (b)).
 func (e *Engine) conflict(la *localAddr, other wire.HardwareAddr) {
+	if e.rx.forwarded {
+		return // the engine that received it sees to it
+	}
 	e.stats.ARPConflicts++
 	if la.defended != clock.Never && e.now.Sub(la.defended) < defendInterval {
 		return
 	}
 	la.defended = e.now
-	if e.iface.mode == Owned && !e.rx.forwarded {
+	if e.iface.mode == Owned {
 		e.sendARP(wire.HardwareBroadcast, nil, &wire.ARPFields{
 			Op: wire.ARPRequest, SenderHardware: e.hw, Sender: la.addr, Target: la.addr,
 		})
 	}
-	if f := e.iface.onConflict; f != nil && !e.rx.forwarded {
+	if f := e.iface.onConflict; f != nil {
 		f(la.addr.Netip(), net.HardwareAddr(other[:]))
 	}
 }

@@ -35,8 +35,9 @@ type Datagram struct {
 	rcvbuf      atomic.Int64
 	sndbuf      atomic.Int64
 
-	rmu  sync.Mutex
-	turn atomic.Uint32 // which of the interface's engines Read looks at first: the last that it had something from
+	rmu   sync.Mutex
+	turn  uint32        // which of the interface's engines Read looks at first
+	heard atomic.Uint32 // which one it last had something from
 
 	wmu   sync.Mutex
 	route sendRoute // of the last message, Write's memory
@@ -144,14 +145,15 @@ func (d *Datagram) Read(ms []Message) (int, error) {
 		return 0, syscall.EAGAIN
 	}
 	n := 0
-	turn := d.turn.Load()
-	for i := range uint32(len(b.iface.engines)) {
-		e := b.iface.engine(turn + i)
+	for range b.iface.engines {
+		e := b.iface.engine(d.turn)
 		if h := d.halves[e.number].Load(); h != nil {
-			n += h.read(ms[n:], b)
+			got := h.read(ms[n:], b)
+			if n += got; got > 0 {
+				d.heard.Store(uint32(e.queue))
+			}
 		}
-		if n == len(ms) {
-			d.turn.Store(turn + i)
+		if d.turn++; n == len(ms) {
 			break
 		}
 	}
@@ -299,7 +301,7 @@ func (d *Datagram) routeTo(dst wire.Addr) (*half, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := d.halfOn(out.engine(d.turn.Load()))
+	h, err := d.halfOn(out.engine(d.heard.Load()))
 	if err != nil {
 		return nil, err
 	}
@@ -360,7 +362,7 @@ func (d *Datagram) broadcast(m *Message, port uint16) error {
 		if i.loopback {
 			continue
 		}
-		h, err := d.halfOn(i.engine(d.turn.Load()))
+		h, err := d.halfOn(i.engine(d.heard.Load()))
 		if err != nil {
 			return err
 		}

@@ -8,8 +8,8 @@ import (
 )
 
 // A frame that arrives at another engine than the one it concerns goes over by a bounded ring: fragments to the engine
-// that puts their datagram together, as a card spreads them by other fields than whole packets; ARP to every engine, as each
-// has its own neighbour table.
+// that puts their datagram together, as a card spreads them by other fields than whole packets; ARP and path MTUs to every
+// engine, as each has its own tables.
 
 const forwardBytes = 128 << 10
 
@@ -70,9 +70,12 @@ func (e *Engine) forward(to *Engine) DropReason {
 	return NotDropped
 }
 
-// forwardToSiblings shows an ARP packet to the other engines as well. What finds no room is not counted as dropped: the frame's
-// end is here, and a neighbour that another engine misses is asked for again.
+// forwardToSiblings shows a frame that tells something about neighbours or paths to the other engines as well. What finds no
+// room is not counted as dropped: the frame's end is here, and what another engine misses is asked for or told again.
 func (e *Engine) forwardToSiblings(frame []byte) {
+	if e.rx.whole || e.rx.link == Link(e.loop) {
+		return
+	}
 	for _, to := range e.iface.engines {
 		if to != e && e.put(to, frame) {
 			e.stats.Copied++

@@ -86,6 +86,10 @@ func (e *Engine) icmpError(p wire.IPv4, m wire.ICMP, la *localAddr) DropReason {
 	}
 	if m.Type() == wire.ICMPUnreachable && m.Code() == wire.CodeFragNeeded {
 		e.learnPMTU(q.Dst, m.MTU(), q.TotalLength)
+		if e.rx.forwarded {
+			return e.consumed()
+		}
+		e.forwardToSiblings(e.rx.frame)
 	}
 	if h.d.proto == wire.ProtocolICMP {
 		return e.deliverTo(h, p, 0, m) // an ICMP socket reads the message itself

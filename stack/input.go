@@ -15,7 +15,6 @@ type rx struct {
 	whole     bool               // the packet is not in frame: it was put together from fragments
 	options   bool               // the IPv4 header has options: no answer in place
 	sum       wire.ChecksumState // of the UDP checksum
-	tags      []wire.VLANTag
 }
 
 // receive takes a frame that the card's link lends.
@@ -61,7 +60,7 @@ func (e *Engine) ethernet(frame []byte) DropReason {
 		return DropFrameTooShort
 	}
 	x := &e.rx
-	x.frame, x.l3, x.group, x.whole, x.tags = frame, wire.EthernetLen, false, false, nil
+	x.frame, x.l3, x.group, x.whole = frame, wire.EthernetLen, false, false
 	x.src = wire.HardwareAddr(frame[6:12])
 	if wire.HardwareAddr(frame[0:6]) != e.hw {
 		if x.group = frame[0]&1 != 0; !x.group {
@@ -81,7 +80,7 @@ func (e *Engine) ethernetOther(frame []byte) DropReason {
 	if *h, ok = wire.ParseEthernet(frame); !ok {
 		return DropFrameTooShort
 	}
-	e.rx.l3, e.rx.tags = int(h.HeaderLen), h.Tags[:h.NTags]
+	e.rx.l3 = int(h.HeaderLen)
 	switch h.Type {
 	case wire.EtherTypeIPv4:
 		return e.ipv4(frame[h.HeaderLen:])
@@ -98,7 +97,7 @@ func (e *Engine) ethernetOther(frame []byte) DropReason {
 func (e *Engine) ipv4(b []byte) DropReason {
 	p, err := wire.ParseIPv4(b)
 	if err != nil {
-		return ipv4Malformed(err)
+		return ipv4Malformed(err, b)
 	}
 	if !p.HeaderOK() {
 		return DropIPChecksum
@@ -124,16 +123,16 @@ func (e *Engine) ipv4(b []byte) DropReason {
 	return e.deliver(p, la)
 }
 
-func ipv4Malformed(err error) DropReason {
-	switch err {
-	case wire.ErrVersion:
+func ipv4Malformed(err error, b []byte) DropReason {
+	switch {
+	case len(b) < wire.IPv4Len:
+		return DropIPTruncated
+	case err == wire.ErrVersion:
 		return DropIPVersion
-	case wire.ErrHeaderLength:
+	case err == wire.ErrHeaderLength, wire.IPv4(b).HeaderLen() > len(b):
 		return DropIPHeaderLength
-	case wire.ErrTotalLength:
-		return DropIPTotalLength
 	}
-	return DropIPTruncated
+	return DropIPTotalLength
 }
 
 // sourceOK refuses sources that cannot be answered, RFC 1122 §3.2.1.3: what is not from a single host, and, from a card,

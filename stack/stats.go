@@ -19,7 +19,7 @@ type Stats struct {
 	Answered  uint64 // packets that the stack answered itself: ARP requests, echo requests
 	Consumed  uint64 // packets that did their work inside: ARP replies, ICMP errors, fragments of finished datagrams
 	Forwarded uint64 // frames handed to another engine
-	Copied    uint64 // ARP packets shown to another engine as well; no end of a packet
+	Copied    uint64 // ARP packets and path MTUs shown to another engine as well; no end of a packet
 	Held      uint64 // fragments that wait for the rest of their datagram
 	Drops     [NumDropReasons]uint64
 
