@@ -66,18 +66,26 @@ type EthernetInfo struct {
 // looked through; a third leaves its TPID as the Type. It reports false where
 // the frame ends before its header does.
 func ParseEthernet(frame []byte) (h EthernetInfo, ok bool) {
+	ok = h.Parse(frame)
+	return h, ok
+}
+
+// Parse is ParseEthernet into a struct that is there already, some nanoseconds
+// cheaper because nothing is copied. Tags beyond NTags keep what they held; after
+// false nothing in h counts.
+func (h *EthernetInfo) Parse(frame []byte) (ok bool) {
 	if len(frame) < EthernetLen {
-		return h, false
+		return false
 	}
 	h.Dst = HardwareAddr(frame[0:6])
 	h.Src = HardwareAddr(frame[6:12])
 	h.Type = EtherType(get16(frame[12:]))
+	h.NTags = 0
 	h.HeaderLen = EthernetLen
 	if h.Type == EtherTypeVLAN || h.Type == EtherTypeQinQ {
-		ok = h.parseTags(frame)
-		return h, ok
+		return h.parseTags(frame)
 	}
-	return h, true
+	return true
 }
 
 // parseTags goes on behind the addresses where the first type is a tag's.

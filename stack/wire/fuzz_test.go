@@ -34,9 +34,12 @@ func FuzzEthernet(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, ok := wire.ParseEthernet(b)
+		used := wire.EthernetInfo{NTags: 2, HeaderLen: 22, Type: 7, Tags: h.Tags}
+		require.Equal(t, ok, used.Parse(b))
 		if !ok {
 			return
 		}
+		require.Equal(t, h, used, "what was there before does not count")
 		require.LessOrEqual(t, int(h.HeaderLen), len(b))
 		require.Equal(t, wire.EthernetLen+wire.VLANTagLen*int(h.NTags), int(h.HeaderLen))
 		again := make([]byte, wire.EthernetMaxLen)
