@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -170,19 +172,68 @@ func TestReserveErrors(t *testing.T) {
 // A port below net.ipv4.ip_unprivileged_port_start takes CAP_NET_BIND_SERVICE.
 func TestReserveOfAPrivilegedPort(t *testing.T) {
 	l := lab(t)
+	p, s := newPorts(t, l.Left, PortsConfig{})
 	require.NoError(t, l.Left.Do(func() error {
 		// Do's thread goes back to the runtime, so the capability is given back too.
-		restore := dropCapability(t, unix.CAP_NET_BIND_SERVICE)
-		defer restore()
-		key := portKey{udp, l.Left.Addr(), 7}
-		fd, err := openSocket(unix.SOCK_DGRAM, unix.IPPROTO_UDP)
-		require.NoError(t, err)
-		defer unix.Close(fd)
-		err = bind(fd, &key)
+		defer dropCapability(t, unix.CAP_NET_BIND_SERVICE)()
+		_, err := p.Reserve(udp, l.Left.Addr(), 7)
 		require.ErrorIs(t, err, unix.EACCES)
-		require.Contains(t, advice(err), "CAP_NET_BIND_SERVICE")
+		require.ErrorContains(t, err, "CAP_NET_BIND_SERVICE")
+		_, err = p.Reserve(udp, l.Left.Addr(), 7777)
+		require.NoError(t, err)
 		return nil
 	}))
+	require.Equal(t, []string{"udp 10.77.0.1:7777"}, s.keys())
+}
+
+// Where the limit of open files can't be raised, the error says so. This takes a process of its own: lowering the hard limit
+// is for ever.
+func TestReserveBeyondTheLimitOfFiles(t *testing.T) {
+	const inChild = "KIT_TEST_LIMIT_OF_FILES"
+	if os.Getenv(inChild) == "" {
+		child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		child.Env = append(os.Environ(), inChild+"=1")
+		out, err := child.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: "+t.Name())
+		return
+	}
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 128}, nil))
+	p, err := NewPorts(PortsConfig{Steer: newSteering()})
+	require.NoError(t, err)
+	defer p.Close()
+	reserve := func(most int) (reserved int, err error) {
+		for ; err == nil && reserved < most; reserved++ {
+			_, err = p.Reserve(udp, netip.MustParseAddr("127.0.0.1"), 0)
+		}
+		return reserved, err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if hasCapability(t, unix.CAP_SYS_RESOURCE) {
+		_, err := reserve(200)
+		require.NoError(t, err, "the hard limit is raised too")
+		dropCapability(t, unix.CAP_SYS_RESOURCE)
+	}
+	reserved, err := reserve(1 << 20)
+	require.ErrorIs(t, err, unix.EMFILE)
+	require.ErrorContains(t, err, "LimitNOFILE")
+	require.Greater(t, reserved, 64, "the hard limit is reached")
+}
+
+func hasCapability(t *testing.T, capability int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	require.NoError(t, unix.Capget(&header, &have[0]))
+	return have[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
+// limitFiles lowers the soft limit of open files; the function that it returns sets it back.
+func limitFiles(t *testing.T, most uint64) (restore func()) {
+	var before unix.Rlimit
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &before))
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: before.Max}, nil))
+	return func() { require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil)) }
 }
 
 // dropCapability takes a capability from the calling thread; the function that it returns gives it back.
@@ -251,11 +302,7 @@ func TestPortZeroIsWhatTheKernelSaysIsFree(t *testing.T) {
 // A thousand ports take a thousand descriptors, whatever the limit was before.
 func TestAThousandPorts(t *testing.T) {
 	l := lab(t)
-	var before unix.Rlimit
-	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &before))
-	low := unix.Rlimit{Cur: 256, Max: before.Max}
-	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &low, nil))
-	defer func() { require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil)) }()
+	defer limitFiles(t, 128)()
 
 	var log logged
 	p, s := newPorts(t, l.Left, PortsConfig{Logger: log.logger()})
