@@ -1,0 +1,28 @@
+package socketapi_test
+
+import "syscall"
+
+// The errors of the contract.
+const (
+	EACCES          = syscall.EACCES
+	EADDRINUSE      = syscall.EADDRINUSE
+	EADDRNOTAVAIL   = syscall.EADDRNOTAVAIL
+	EAFNOSUPPORT    = syscall.EAFNOSUPPORT
+	EBADF           = syscall.EBADF
+	ECONNREFUSED    = syscall.ECONNREFUSED
+	EDESTADDRREQ    = syscall.EDESTADDRREQ
+	EDOM            = syscall.EDOM
+	EHOSTUNREACH    = syscall.EHOSTUNREACH
+	EINTR           = syscall.EINTR
+	EINVAL          = syscall.EINVAL
+	EISCONN         = syscall.EISCONN
+	EMSGSIZE        = syscall.EMSGSIZE
+	ENETDOWN        = syscall.ENETDOWN
+	ENETUNREACH     = syscall.ENETUNREACH
+	ENOPROTOOPT     = syscall.ENOPROTOOPT
+	ENOTCONN        = syscall.ENOTCONN
+	EOPNOTSUPP      = syscall.EOPNOTSUPP
+	EPROTONOSUPPORT = syscall.EPROTONOSUPPORT
+	EPROTOTYPE      = syscall.EPROTOTYPE
+	EWOULDBLOCK     = syscall.EWOULDBLOCK
+)

@@ -1,0 +1,251 @@
+package socketapi
+
+import (
+	"encoding/binary"
+	"math"
+	"syscall"
+	"time"
+)
+
+// form is how an option's value looks in the bytes of SetSockOpt and GetSockOpt.
+type form uint8
+
+const (
+	boolean form = iota // set: one byte or more, true if one is not 0; got: an int of 0 or 1
+	integer             // 4 bytes in host order
+	timeval             // 8 bytes of seconds, 8 bytes of microseconds, both in host order
+)
+
+func (f form) size() int {
+	if f == timeval {
+		return 16
+	}
+	return 4
+}
+
+// option is one row of what SetSockOpt and GetSockOpt know. Values are numbers: 0 and 1 for a boolean, nanoseconds for
+// a timeval.
+type option struct {
+	level, name int
+	form        form
+	get         func(*socket) (int64, error)
+	set         func(*socket, int64) error // nil: can only be got
+}
+
+var options = []option{
+	{SOL_SOCKET, SO_NONBLOCK, boolean,
+		func(s *socket) (int64, error) { return number(s.nonBlock.Load()), nil },
+		func(s *socket, v int64) error { s.nonBlock.Store(v != 0); return nil }},
+	{SOL_SOCKET, SO_DEBUG, boolean,
+		func(s *socket) (int64, error) { return number(s.debug.Load()), nil },
+		func(s *socket, v int64) error { s.debug.Store(v != 0); return nil }},
+	{SOL_SOCKET, SO_REUSEADDR, boolean,
+		func(s *socket) (int64, error) { return number(s.d.ReuseAddr()), nil },
+		func(s *socket, v int64) error { s.d.SetReuseAddr(v != 0); return nil }},
+	{SOL_SOCKET, SO_REUSEPORT, boolean,
+		func(s *socket) (int64, error) { return number(s.d.ReusePort()), nil },
+		func(s *socket, v int64) error { return s.d.SetReusePort(v != 0) }},
+	{SOL_SOCKET, SO_BROADCAST, boolean,
+		func(s *socket) (int64, error) { return number(s.d.Broadcast()), nil },
+		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
+	{SOL_SOCKET, SO_RCVBUF, integer,
+		func(s *socket) (int64, error) { return int64(s.d.ReceiveBuffer()), nil },
+		func(s *socket, v int64) error { s.d.SetReceiveBuffer(int(max(v, 0))); return nil }},
+	{SOL_SOCKET, SO_SNDBUF, integer,
+		func(s *socket) (int64, error) { return int64(s.d.SendBuffer()), nil },
+		func(s *socket, v int64) error { s.d.SetSendBuffer(int(max(v, 0))); return nil }},
+	{SOL_SOCKET, SO_RCVTIMEO, timeval,
+		func(s *socket) (int64, error) { return s.rcvTimeout.Load(), nil },
+		func(s *socket, v int64) error { s.rcvTimeout.Store(v); return nil }},
+	{SOL_SOCKET, SO_SNDTIMEO, timeval,
+		func(s *socket) (int64, error) { return s.sndTimeout.Load(), nil },
+		func(s *socket, v int64) error { s.sndTimeout.Store(v); return nil }},
+	{SOL_SOCKET, SO_ERROR, integer, takeError, nil},
+	{IPPROTO_IP, IP_TTL, integer,
+		func(s *socket) (int64, error) { return int64(s.d.TTL()), nil },
+		func(s *socket, v int64) error {
+			if v < 1 || v > math.MaxUint8 {
+				return syscall.EINVAL
+			}
+			return s.d.SetTTL(uint8(v))
+		}},
+	{IPPROTO_IP, IP_TOS, integer,
+		func(s *socket) (int64, error) { return int64(s.d.TOS()), nil },
+		func(s *socket, v int64) error {
+			if v < 0 || v > math.MaxUint8 {
+				return syscall.EINVAL
+			}
+			s.d.SetTOS(uint8(v))
+			return nil
+		}},
+}
+
+// takeError reads and clears the waiting error of s: an errno, 0 for none.
+func takeError(s *socket) (int64, error) {
+	if errno, ok := s.d.TakeError().(syscall.Errno); ok {
+		return int64(errno), nil
+	}
+	return 0, nil
+}
+
+// SetSockOpt sets an option from bytes. A boolean takes one byte or more and is true if one of them is not 0; an integer
+// takes 4 bytes in host order; a time-out takes a struct timeval: 8 bytes of seconds and 8 of microseconds in host order.
+// SetSockOptInt and SetTimeout take Go's own types.
+//
+//	SOL_SOCKET  SO_NONBLOCK   boolean  every call answers EWOULDBLOCK where it would block
+//	            SO_REUSEADDR  boolean  is kept and can be got; a datagram port is free at once when its socket closes
+//	            SO_REUSEPORT  boolean  before Bind: sockets that all set it share a port, each flow going to one of them
+//	            SO_BROADCAST  boolean  on from the start; off: a broadcast is EACCES
+//	            SO_DEBUG      boolean  is kept and can be got
+//	            SO_RCVBUF     integer  bytes that wait to be received on each queue of the card, 2 KiB to 256 MiB
+//	            SO_SNDBUF     integer  bytes that wait to be sent, 2 KiB to 256 MiB
+//	            SO_RCVTIMEO   timeval  how long a receiving call blocks; 0: for ever
+//	            SO_SNDTIMEO   timeval  how long a sending call blocks; 0: for ever
+//	            SO_ERROR      integer  get only: the waiting error, an errno, which is then cleared
+//	IPPROTO_IP  IP_TTL        integer  time to live of what is sent, 1 to 255
+//	            IP_TOS        integer  type of service of what is sent, 0 to 255
+//
+// Errors: EBADF; ENOPROTOOPT, the level has no such option on a datagram socket; EINVAL, data is too short, the
+// value out of range, or SO_REUSEPORT too late; EDOM, a time-out is negative or its microseconds are not below a million; EINTR.
+func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
+	s, o, err := k.option(t, level, opt)
+	if err != nil {
+		return err
+	}
+	if o.set == nil {
+		return syscall.ENOPROTOOPT
+	}
+	v, err := o.form.decode(data)
+	if err != nil {
+		return err
+	}
+	return s.overtaken(o.set(s, v))
+}
+
+// GetSockOpt writes an option into the start of data, in the form that SetSockOpt takes (a boolean as an integer), and
+// returns how many bytes that is. Errors: EBADF; ENOPROTOOPT; EINVAL, data is too short; EINTR.
+func (k *Kit) GetSockOpt(t Token, level, opt int, data []byte) (int, error) {
+	s, o, err := k.option(t, level, opt)
+	if err != nil {
+		return 0, err
+	}
+	if len(data) < o.form.size() {
+		return 0, syscall.EINVAL
+	}
+	v, err := o.get(s)
+	if err != nil {
+		return 0, s.overtaken(err)
+	}
+	o.form.encode(data, v)
+	return o.form.size(), nil
+}
+
+// SetSockOptInt is SetSockOpt for a boolean or an integer. A time-out is EINVAL.
+func (k *Kit) SetSockOptInt(t Token, level, opt, value int) error {
+	s, o, err := k.option(t, level, opt)
+	switch {
+	case err != nil:
+		return err
+	case o.set == nil:
+		return syscall.ENOPROTOOPT
+	case o.form == timeval || value != int(int32(value)):
+		return syscall.EINVAL
+	}
+	return s.overtaken(o.set(s, int64(value)))
+}
+
+// GetSockOptInt is GetSockOpt for a boolean or an integer. A time-out is EINVAL.
+func (k *Kit) GetSockOptInt(t Token, level, opt int) (int, error) {
+	s, o, err := k.option(t, level, opt)
+	switch {
+	case err != nil:
+		return 0, err
+	case o.form == timeval:
+		return 0, syscall.EINVAL
+	}
+	v, err := o.get(s)
+	return int(v), s.overtaken(err)
+}
+
+// SetTimeout sets SO_RCVTIMEO or SO_SNDTIMEO; 0: for ever. Errors: EBADF; ENOPROTOOPT, another option; EDOM, d is
+// negative.
+func (k *Kit) SetTimeout(t Token, opt int, d time.Duration) error {
+	s, o, err := k.option(t, SOL_SOCKET, opt)
+	switch {
+	case err != nil:
+		return err
+	case o.form != timeval:
+		return syscall.ENOPROTOOPT
+	case d < 0:
+		return syscall.EDOM
+	}
+	return s.overtaken(o.set(s, int64(d)))
+}
+
+// GetTimeout returns SO_RCVTIMEO or SO_SNDTIMEO; 0: for ever. Errors: EBADF; ENOPROTOOPT, another option.
+func (k *Kit) GetTimeout(t Token, opt int) (time.Duration, error) {
+	s, o, err := k.option(t, SOL_SOCKET, opt)
+	switch {
+	case err != nil:
+		return 0, err
+	case o.form != timeval:
+		return 0, syscall.ENOPROTOOPT
+	}
+	v, err := o.get(s)
+	return time.Duration(v), s.overtaken(err)
+}
+
+// option finds the socket and the option. Errors: EBADF; ENOPROTOOPT.
+func (k *Kit) option(t Token, level, name int) (*socket, *option, error) {
+	s, err := k.find(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range options {
+		if o := &options[i]; o.level == level && o.name == name {
+			return s, o, nil
+		}
+	}
+	return nil, nil, syscall.ENOPROTOOPT
+}
+
+func (f form) decode(data []byte) (int64, error) {
+	switch {
+	case f == boolean && len(data) > 0:
+		for _, b := range data {
+			if b != 0 {
+				return 1, nil
+			}
+		}
+		return 0, nil
+	case len(data) < f.size():
+		return 0, syscall.EINVAL
+	case f == integer:
+		return int64(int32(binary.NativeEndian.Uint32(data))), nil
+	}
+	sec, usec := int64(binary.NativeEndian.Uint64(data)), int64(binary.NativeEndian.Uint64(data[8:]))
+	if sec < 0 || usec < 0 || usec >= 1e6 {
+		return 0, syscall.EDOM
+	}
+	if sec >= int64(math.MaxInt64/time.Second) {
+		return math.MaxInt64, nil // 292 years
+	}
+	return sec*1e9 + usec*1e3, nil
+}
+
+func (f form) encode(data []byte, v int64) {
+	if f != timeval {
+		binary.NativeEndian.PutUint32(data, uint32(v))
+		return
+	}
+	usec := v/1e3 + min(v%1e3, 1) // rounded up: 0 would mean for ever
+	binary.NativeEndian.PutUint64(data, uint64(usec/1e6))
+	binary.NativeEndian.PutUint64(data[8:], uint64(usec%1e6))
+}
+
+func number(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,91 @@
+package socketapi
+
+import (
+	"sync/atomic"
+	"syscall"
+
+	"kitnet.dev/kit/stack"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// socket is what a token stands for.
+type socket struct {
+	token Token
+	kit   *Kit
+	d     *stack.Datagram
+
+	connected  atomic.Bool
+	nonBlock   atomic.Bool
+	debug      atomic.Bool
+	rcvTimeout atomic.Int64 // nanoseconds; 0: none
+	sndTimeout atomic.Int64
+}
+
+// Socket makes a socket and returns its token.
+//
+// The family is AF_INET. The type is SOCK_DGRAM with protocol 0 or IPPROTO_UDP for UDP, or with IPPROTO_ICMP for ICMP
+// messages; or it is SOCK_STREAM with protocol 0 or IPPROTO_TCP. Streams do not exist yet: a correct request for one
+// answers EPROTONOSUPPORT.
+//
+// On an ICMP socket the caller writes whole ICMP messages, type and checksum fields included, and receives the messages
+// that belong to it. Its port is the echo identifier: a message goes out with the identifier that the socket is bound
+// to, whatever the caller wrote there, and with its checksum right, as on Linux's ping sockets (net/ipv4/ping.c).
+//
+// Errors: EAFNOSUPPORT, family is not AF_INET; EPROTONOSUPPORT, type or protocol is unknown; EPROTOTYPE, they do not go
+// together; EMFILE, 16 million sockets are open; ENETDOWN, the Kit is closed.
+func (k *Kit) Socket(family, typ, protocol int) (Token, error) {
+	proto, err := protocolFor(family, typ, protocol)
+	if err != nil {
+		return -1, err
+	}
+	s := &socket{kit: k, d: k.stack.NewDatagram(proto)}
+	if err := k.sockets.insert(s); err != nil {
+		s.close()
+		return -1, err
+	}
+	return s.token, nil
+}
+
+// protocolFor checks the arguments of Socket.
+func protocolFor(family, typ, protocol int) (wire.Protocol, error) {
+	if family != AF_INET {
+		return 0, syscall.EAFNOSUPPORT
+	}
+	switch protocol {
+	case IPPROTO_IP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP:
+	default:
+		return 0, syscall.EPROTONOSUPPORT
+	}
+	switch typ {
+	case SOCK_DGRAM:
+		switch protocol {
+		case IPPROTO_TCP:
+			return 0, syscall.EPROTOTYPE
+		case IPPROTO_ICMP:
+			return wire.ProtocolICMP, nil
+		}
+		return wire.ProtocolUDP, nil
+	case SOCK_STREAM:
+		if protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP {
+			return 0, syscall.EPROTOTYPE
+		}
+	}
+	return 0, syscall.EPROTONOSUPPORT
+}
+
+// CloseSocket closes a socket and frees its port. What was sent still goes out; what was received and not yet read is
+// gone. Every call that is blocked on the socket answers EINTR, Select included. Errors: EBADF.
+func (k *Kit) CloseSocket(t Token) error {
+	s := k.sockets.remove(t)
+	if s == nil {
+		return syscall.EBADF
+	}
+	return s.close()
+}
+
+func (s *socket) close() error {
+	if err := s.d.Close(); err != syscall.EBADF {
+		return err
+	}
+	return nil // closing the whole stack has closed it before
+}

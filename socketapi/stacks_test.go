@@ -1,0 +1,52 @@
+package socketapi_test
+
+import (
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	. "kitnet.dev/kit/socketapi"
+	"kitnet.dev/kit/stack"
+	"kitnet.dev/kit/stack/linktest"
+)
+
+// openStacks is the provider of this process: Kits on two stacks, joined by two wires in memory.
+func openStacks(t *testing.T, moving bool) *world {
+	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
+	w := &world{near: machine(t, near), far: machine(t, far)}
+	for i := range 2 {
+		wire := linktest.New(linktest.Config{RealTime: true})
+		w.near.addCard(near, wire.End(0), i, 1)
+		w.far.addCard(far, wire.End(1), i, 2)
+	}
+	far.Start()
+	if moving {
+		near.Start()
+	}
+	return w
+}
+
+// machine is a host on s with one program.
+func machine(t *testing.T, s *stack.Stack) *host {
+	again := func() calls {
+		k := New(s)
+		t.Cleanup(func() { require.NoError(t, k.Close()) })
+		return k
+	}
+	// Cleanups run from the last to the first: the programs end before their machine.
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return &host{calls: again(), t: t, again: again, start: s.Start}
+}
+
+// addCard adds card i with the address 10.0.i.n/24.
+func (h *host) addCard(s *stack.Stack, l stack.Link, i, n int) {
+	h.t.Helper()
+	addr := netip.AddrFrom4([4]byte{10, 0, byte(i), byte(n)})
+	_, err := s.AddInterface(stack.InterfaceConfig{
+		Name: "card" + strconv.Itoa(i), Links: []stack.Link{l}, Mode: stack.Owned, Addresses: []netip.Prefix{netip.PrefixFrom(addr, 24)},
+	})
+	require.NoError(h.t, err)
+	h.cards = append(h.cards, addr)
+}
