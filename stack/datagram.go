@@ -130,7 +130,7 @@ func (d *Datagram) TakeError() error {
 }
 
 // Read takes what has arrived, up to len(ms) messages, and returns how many. EAGAIN: nothing is there. A pending error comes
-// first, once. EBADF: the socket is closed. EOPNOTSUPP: its messages go to a handler.
+// first, once. EBADF: the socket is closed. ENETDOWN: the card is gone.
 func (d *Datagram) Read(ms []Message) (int, error) {
 	d.rmu.Lock()
 	defer d.rmu.Unlock()
@@ -157,10 +157,13 @@ func (d *Datagram) Read(ms []Message) (int, error) {
 			break
 		}
 	}
-	if n == 0 && len(ms) > 0 {
-		return 0, syscall.EAGAIN
+	if n > 0 || len(ms) == 0 {
+		return n, nil
 	}
-	return n, nil
+	if err := b.iface.usable(); err != nil {
+		return 0, err
+	}
+	return 0, syscall.EAGAIN
 }
 
 // read is Read on one engine's half.
@@ -191,7 +194,7 @@ func (h *half) read(ms []Message, b *binding) (n int) {
 // Write sends up to len(ms) messages and returns how many the socket took. Errors, for the first that it did not take when
 // that is the first of all: EAGAIN the send buffer is full; EMSGSIZE; EDESTADDRREQ no destination; ENETUNREACH and
 // EHOSTUNREACH no way there; EADDRNOTAVAIL no interface to bind to; EACCES a broadcast that SetBroadcast(false) forbids; EINVAL
-// port 0, or a destination beyond this machine from a loopback address; EBADF closed. A pending error comes first, once.
+// port 0, or a destination beyond this machine from a loopback address; ENETDOWN the card is gone; EBADF closed. A pending error comes first, once.
 func (d *Datagram) Write(ms []Message) (int, error) {
 	d.wmu.Lock()
 	defer d.wmu.Unlock()

@@ -54,7 +54,6 @@ type Engine struct {
 	idKey      uint64
 	ids        [256]uint16
 	inboxes    []*inbox // by the sending engine's queue
-	copying    copyingLink
 	loopAddr   localAddr
 	ether      wire.EthernetInfo
 	sockets    int
@@ -103,7 +102,6 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	for n := range e.ids {
 		e.ids[n] = uint16(s.rand.Uint32())
 	}
-	e.copying.Link = l
 	e.frags.init()
 	e.input, e.inLocal = e.receive, e.receiveLocal
 	return e
@@ -292,13 +290,15 @@ func (e *Engine) sleep(now, next clock.Time) error {
 	return e.link.Wait(timeout)
 }
 
-// failed goes on without the link: calls are still taken, so that sockets can be closed, and nothing passes any more.
+// failed ends the engine: calls are still taken, so that sockets can be closed, and whoever uses one is told ENETDOWN.
 func (e *Engine) failed(err error) {
+	e.halt()
+	e.iface.gone.Store(true)
+	e.stack.log.Error("the link failed, its sockets answer ENETDOWN", "interface", e.iface.name, "queue", e.queue, "error", err)
+	e.stack.interfaceGone(e.iface)
 	if f := e.iface.onError; f != nil {
 		f(err)
 	}
-	e.stack.log.Error("the link failed; its sockets hear nothing more", "interface", e.iface.name, "queue", e.queue, "error", err)
-	e.halt()
 }
 
 // halt makes do run its calls itself from now on.

@@ -28,6 +28,7 @@ type Interface struct {
 	onConflict func(netip.Addr, net.HardwareAddr)
 	onError    func(error)
 	addrs      atomic.Pointer[[]wire.Prefix]
+	gone       atomic.Bool // a link has failed: the device was deleted
 	routes     routeTable
 }
 
@@ -54,6 +55,9 @@ func (i *Interface) LinkChanged() {
 	})
 	i.mtu.Store(int64(i.engines[0].link.MTU()))
 }
+
+// Gone reports whether the card was deleted: its sockets answer ENETDOWN.
+func (i *Interface) Gone() bool { return i.gone.Load() }
 
 // WaitMode says how its engines wait.
 func (i *Interface) WaitMode() WaitMode { return i.wait }

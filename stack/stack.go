@@ -196,6 +196,18 @@ func (s *Stack) Stats() Stats {
 	return sum
 }
 
+// interfaceGone tells those who wait on sockets of i.
+func (s *Stack) interfaceGone(i *Interface) {
+	s.gen.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d := range s.sockets {
+		if d.Interface() == i {
+			d.fail(syscall.ENETDOWN)
+		}
+	}
+}
+
 // Sockets lists the sockets, the oldest first.
 func (s *Stack) Sockets() []SocketInfo {
 	s.mu.Lock()
@@ -267,17 +279,20 @@ func (s *Stack) isBroadcast(a wire.Addr) bool {
 
 // egress is the interface over which packets for dst leave, for a socket bound on from.
 func (s *Stack) egress(dst wire.Addr, from *Interface) (*Interface, error) {
+	if err := from.usable(); err != nil {
+		return nil, err
+	}
 	if i := s.ownerOf(dst); i != nil {
-		return i, nil // the in-stack loopback of the owner's engines
+		return i, i.usable() // the in-stack loopback of the owner's engines
 	}
 	if from.loopback {
 		return nil, syscall.EINVAL // RFC 1122 §3.2.1.3 (g): a loopback address never leaves the host
 	}
 	if o, ok := (*s.owners.Load())[dst]; ok {
-		return o.iface, nil
+		return o.iface, o.iface.usable()
 	}
 	if dst.IsMulticast() {
-		return from, nil
+		return from, from.usable()
 	}
 	i, r := s.lookup(dst, from)
 	switch {
@@ -290,7 +305,15 @@ func (s *Stack) egress(dst wire.Addr, from *Interface) (*Interface, error) {
 	case r.kind == RouteBlackhole:
 		return nil, syscall.EINVAL // as Linux answers a blackhole route (net/ipv4/fib_semantics.c)
 	}
-	return i, nil
+	return i, i.usable()
+}
+
+// usable is ENETDOWN once the card is gone.
+func (i *Interface) usable() error {
+	if i.gone.Load() {
+		return syscall.ENETDOWN
+	}
+	return nil
 }
 
 // lookup finds the best route of all cards, the socket's own card first among equals.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"kitnet.dev/kit"
 	"kitnet.dev/kit/internal/netlab"
@@ -317,4 +318,61 @@ func TestBroadcast(t *testing.T) {
 			return
 		}
 	}
+}
+
+// Shared mode follows the kernel: an address that is taken away is the kernel's business, and one that comes back is kit's
+// again with what is bound there.
+func TestSharedModeFollowsAddresses(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{})
+	addr := echo(t, k)
+	link, err := lab.Right.Links().LinkByName(lab.Right.Interface())
+	require.NoError(t, err)
+	mine, err := netlink.ParseAddr("10.77.0.2/24")
+	require.NoError(t, err)
+	require.NoError(t, lab.Right.Links().AddrDel(link, mine))
+	require.Eventually(t, func() bool { return len(k.Interface().Addresses()) == 0 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, lab.Right.Links().AddrAdd(link, mine))
+	require.Eventually(t, func() bool { return len(k.Interface().Addresses()) == 1 }, 10*time.Second, time.Millisecond)
+	require.Equal(t, "back", string(exchange(t, lab.Left, addr.String(), []byte("back"))))
+	require.NotZero(t, k.Stack().Stats().Delivered)
+
+	other, err := netlink.ParseAddr("10.77.0.9/24")
+	require.NoError(t, err)
+	require.NoError(t, lab.Right.Links().AddrAdd(link, other))
+	require.Eventually(t, func() bool { return len(k.Interface().Addresses()) == 2 }, 10*time.Second, time.Millisecond)
+	second := echo(t, k) // the first address has port 7 taken
+	require.Equal(t, "10.77.0.9:7", second.String())
+	require.Equal(t, "new", string(exchange(t, lab.Left, second.String(), []byte("new"))))
+}
+
+// A card that is deleted while calls wait on it ends them.
+func TestCardDeleted(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	gone := make(chan error, 1)
+	k := open(t, lab, kit.Config{OnError: func(err error) { gone <- err }})
+	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	addr := netip.AddrPortFrom(kit.INADDR_ANY, 7)
+	require.NoError(t, k.Bind(s, &addr))
+	answer := make(chan error, 1)
+	go func() {
+		_, _, err := k.RecvFrom(s, make([]byte, 16), 0)
+		answer <- err
+	}()
+	link, err := lab.Right.Links().LinkByName(lab.Right.Interface())
+	require.NoError(t, err)
+	require.NoError(t, lab.Right.Links().LinkDel(link))
+	for _, c := range []chan error{gone, answer} {
+		select {
+		case err := <-c:
+			require.ErrorIs(t, err, syscall.ENETDOWN)
+		case <-time.After(20 * time.Second):
+			require.Fail(t, "nobody was told that the card is gone")
+		}
+	}
+	_, err = k.SendTo(s, []byte("x"), 0, netip.AddrPortFrom(lab.Left.Addr(), 9))
+	require.ErrorIs(t, err, syscall.ENETDOWN)
+	_, _, err = k.RecvFrom(s, make([]byte, 16), kit.MSG_DONTWAIT)
+	require.ErrorIs(t, err, syscall.ENETDOWN)
 }
