@@ -31,7 +31,9 @@ const (
 	destNeighbour                   // by way of neigh
 )
 
-const destCache = 1024
+const destCache = 1 << 10
+
+func destSlot(addr wire.Addr) uint32 { return uint32(addr) * 0x9E3779B1 >> (32 - 10) }
 
 // minPMTU is the least path MTU that an ICMP error can teach: Linux's default of net.ipv4.route.min_pmtu.
 const minPMTU = 552
@@ -49,7 +51,7 @@ type pathMTU struct {
 
 // dest finds out where packets for addr go.
 func (e *Engine) dest(addr wire.Addr) *dest {
-	d := &e.dests[uint32(addr)*0x9E3779B1>>(32-10)]
+	d := &e.dests[destSlot(addr)]
 	if d.addr == addr && d.gen == e.gen && (d.neigh == nil || !d.neigh.dead) && (d.expires == 0 || e.now < d.expires) {
 		return d
 	}
@@ -130,7 +132,7 @@ func (e *Engine) learnPMTU(addr wire.Addr, mtu, refused int) {
 		}
 	}
 	mtu = max(mtu, minPMTU)
-	if mtu >= e.dest(addr).mtu {
+	if p, known := e.pmtu[addr]; mtu >= e.mtu || known && mtu >= p.mtu && e.now < p.expires {
 		return
 	}
 	if len(e.pmtu) >= maxPMTU {
@@ -141,5 +143,19 @@ func (e *Engine) learnPMTU(addr wire.Addr, mtu, refused int) {
 		}
 	}
 	e.pmtu[addr] = pathMTU{mtu, e.now.Add(pmtuLife)}
-	e.dest(addr).gen = e.gen - 1
+	e.dests[destSlot(addr)].gen = e.gen - 1
+}
+
+// fitsPath reports whether a packet of n bytes reaches addr in one piece, as far as ICMP has told: for answers that leave
+// without a look at the routing table.
+func (e *Engine) fitsPath(addr wire.Addr, n int) bool {
+	if n <= minPMTU || e.rx.link == Link(e.loop) {
+		return true
+	}
+	if len(e.pmtu) > 0 {
+		if p, known := e.pmtu[addr]; known && n > p.mtu && e.now < p.expires {
+			return false
+		}
+	}
+	return n <= e.mtu
 }

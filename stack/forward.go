@@ -116,26 +116,11 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 	return n
 }
 
-// receiveForwarded takes a frame that another engine received. An answer in place is copied out: the frame is not the link's.
+// receiveForwarded takes a frame that another engine received. It is a fragment, or tells something: none is answered in place.
 func (e *Engine) receiveForwarded(frame []byte) {
 	e.stats.RxForwarded++
-	e.rx.link, e.rx.forwarded = &e.copying, true
+	e.rx.link, e.rx.forwarded = e.link, true
 	if r := e.ethernet(frame); r != NotDropped {
 		e.stats.Drops[r]++
 	}
-}
-
-// A copyingLink answers frames that its link did not lend.
-type copyingLink struct{ Link }
-
-// Send copies the frame into one of the link's own.
-func (l *copyingLink) Send(frame []byte) bool {
-	f := l.Alloc()
-	if len(f) < len(frame) {
-		if f != nil {
-			l.Free(f)
-		}
-		return false
-	}
-	return l.Link.Send(f[:copy(f, frame)])
 }

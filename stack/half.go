@@ -26,7 +26,6 @@ type half struct {
 	remote     wire.Addr
 	remotePort uint16
 	connected  bool
-	closing    bool // gone from the demultiplexer; tx is still being emptied
 	unread     bool // on the engine's list of halves to publish
 	again      bool // on the engine's list of halves that have more to send
 	handler    Handler

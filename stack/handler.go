@@ -73,12 +73,17 @@ const maxUDPPayload = wire.IPv4MaxSize - wire.IPv4Len - wire.UDPLen
 // inPlace reports whether the answer can be built in the frame: a packet from fragments is not in one, and one with options
 // would send them back.
 func (p *Packet) inPlace() bool {
-	return !p.done && !p.e.rx.whole && !p.e.rx.options && p.e.local(p.ip.Dst()).kind == localUnicast
+	return !p.done && !p.e.rx.copied && p.e.local(p.ip.Dst()).kind == localUnicast
+}
+
+// fits reports whether an answer with n bytes gets through in one piece.
+func (p *Packet) fits(n int) bool {
+	return p.e.fitsPath(p.ip.Src(), wire.IPv4Len+wire.UDPLen+n)
 }
 
 // Echo answers with the payload as it came.
 func (p *Packet) Echo() {
-	if !p.inPlace() {
+	if !p.inPlace() || !p.fits(len(p.Payload)) {
 		p.ReplyWith(p.Payload)
 		return
 	}
@@ -94,14 +99,15 @@ func (p *Packet) Echo() {
 // Reply answers with the first n bytes of Room, built in place: to the sender, from the address that it sent to. An n
 // beyond Room is cut to it.
 func (p *Packet) Reply(n int) {
-	if !p.inPlace() {
-		if !p.done {
-			p.ReplyWith(p.Room()[:min(n, maxUDPPayload)])
-		}
+	if p.done {
 		return
 	}
 	room := p.Room()
 	n = min(n, len(room))
+	if !p.inPlace() || !p.fits(n) {
+		p.ReplyWith(room[:n])
+		return
+	}
 	b := p.udp[:wire.UDPLen+n]
 	src, dst := p.ip.Dst(), p.ip.Src()
 	wire.PutUDP(b, &wire.UDPFields{

@@ -44,7 +44,7 @@ func (e *Engine) icmp(p wire.IPv4, la *localAddr) DropReason {
 
 // echo answers a ping, in place where the request's frame can hold the reply.
 func (e *Engine) echo(p wire.IPv4, m wire.ICMP) DropReason {
-	if e.rx.whole || e.rx.options {
+	if e.rx.copied || !e.fitsPath(p.Src(), len(p)) {
 		return e.echoCopied(p, m)
 	}
 	m.MakeEchoReply()
@@ -55,11 +55,11 @@ func (e *Engine) echo(p wire.IPv4, m wire.ICMP) DropReason {
 // replyHeader turns the header of a packet without options into its answer's, all but the length.
 func (e *Engine) replyHeader(p wire.IPv4) {
 	wire.PutIPv4(p, &wire.IPv4Fields{
-		TOS: p.TOS() &^ 3, TotalLength: len(p), DF: len(p) <= e.mtu, TTL: defaultTTL, Protocol: p.Protocol(), Src: p.Dst(), Dst: p.Src(),
+		TOS: p.TOS() &^ 3, TotalLength: len(p), DF: true, TTL: defaultTTL, Protocol: p.Protocol(), Src: p.Dst(), Dst: p.Src(),
 	})
 }
 
-// echoCopied answers a ping that came in fragments or with options, by way of the routing table.
+// echoCopied answers a ping that came in fragments or with options, or whose way back is narrower, by the routing table.
 func (e *Engine) echoCopied(p wire.IPv4, m wire.ICMP) DropReason {
 	m.MakeEchoReply()
 	f := wire.IPv4Fields{TOS: p.TOS() &^ 3, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}

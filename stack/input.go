@@ -13,7 +13,7 @@ type rx struct {
 	group     bool               // the frame was broadcast or multicast
 	forwarded bool               // the frame came over from another engine
 	whole     bool               // the packet is not in frame: it was put together from fragments
-	options   bool               // the IPv4 header has options: no answer in place
+	copied    bool               // no answer in the frame: the packet is not in it, has options, or is another interface's
 	sum       wire.ChecksumState // of the UDP checksum
 }
 
@@ -45,12 +45,15 @@ func (e *Engine) receiveTapped(frame []byte) {
 func (e *Engine) receiveLocal(frame []byte) {
 	e.stats.RxLocal++
 	e.rx = rx{link: e.loop, frame: frame, l3: wire.EthernetLen}
+	if e.tap != nil {
+		e.tapped = append(e.tapped[:0], frame...)
+	}
 	r := e.ipv4(frame[wire.EthernetLen:])
 	if r != NotDropped {
 		e.stats.Drops[r]++
 	}
 	if e.tap != nil {
-		e.tap(e.iface, e.queue, Received, r, e.now, frame)
+		e.tap(e.iface, e.queue, Received, r, e.now, e.tapped)
 	}
 }
 
@@ -112,7 +115,7 @@ func (e *Engine) ipv4(b []byte) DropReason {
 	if e.rx.group && la.kind == localUnicast {
 		return DropIPLinkBroadcast
 	}
-	if e.rx.options = p.HasOptions(); e.rx.options {
+	if e.rx.copied = p.HasOptions(); e.rx.copied {
 		if r := e.ipv4Options(p); r != NotDropped {
 			return r
 		}

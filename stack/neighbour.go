@@ -231,9 +231,13 @@ func (e *Engine) freeWaiting(b []byte) {
 func (e *Engine) sendWaiting(n *neighbour) {
 	for _, p := range n.waiting {
 		e.stats.Waiting--
-		if f := e.allocFrame(); f == nil {
+		switch f := e.allocFrame(); {
+		case f == nil:
 			e.stats.TxDrops[DropTransmitFull]++
-		} else {
+		case n.headerLen+len(p) > len(f): // VLAN tags that the packet left no room for
+			e.link.Free(f)
+			e.stats.TxDrops[DropTooLong]++
+		default:
 			copy(f, n.header[:n.headerLen])
 			e.sendFrame(f[:n.headerLen+copy(f[n.headerLen:], p)])
 			e.stats.Sent++

@@ -121,19 +121,18 @@ func (e *Engine) flush() {
 // answer sends the received frame back to where it came from, cut to n bytes, and says what became of it. The destination
 // is the frame's source, whoever the router of the way back would be, as it came from a host or router that is alive.
 func (e *Engine) answer(n int, to wire.HardwareAddr) DropReason {
-	f := e.rx.frame[:n]
-	if to.IsMulticast() {
-		return DropIPSource
-	}
-	if r := e.sendBack(f, to); r != NotDropped {
+	if r := e.sendBack(e.rx.frame[:n], to); r != NotDropped {
 		return r
 	}
 	e.stats.Answered++
 	return NotDropped
 }
 
-// sendBack gives the lent frame to where it came from.
+// sendBack gives the lent frame to where it came from. A group is no sender: one request must not bring answers to many.
 func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
+	if to.IsMulticast() {
+		return DropIPSource
+	}
 	wire.PutEthernetAddrs(f, to, e.hw)
 	if !e.rx.link.Send(f) {
 		e.flush()
@@ -141,7 +140,7 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
 			return DropTransmitFull
 		}
 	}
-	if e.rx.link == e.link {
+	if e.rx.link != Link(e.loop) {
 		e.stats.TxFrames++
 		e.stats.TxBytes += uint64(len(f))
 		e.unflushed = true

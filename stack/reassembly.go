@@ -256,7 +256,7 @@ func (e *Engine) reassembled(f *partial, la *localAddr) DropReason {
 	e.stats.Held -= f.frames
 	e.stats.Consumed += f.frames
 	e.stats.Reassembled++
-	e.rx.whole, e.rx.options = true, false
+	e.rx.whole, e.rx.copied = true, true
 	r := e.deliver(wire.IPv4(b), la)
 	e.removePartial(f)
 	return r

@@ -19,7 +19,7 @@ type wheel struct {
 const (
 	wheelBits   = 6
 	wheelSlots  = 1 << wheelBits
-	wheelLevels = 8
+	wheelLevels = 8  // 48 bits of ticks, more than clock.Time has
 	tickShift   = 17 // a tick is 131 µs
 )
 
@@ -64,10 +64,6 @@ func (w *wheel) stop(t *timer) {
 // insert puts t where the highest digit in which its tick differs from elapsed says: the level is that digit's place.
 func (w *wheel) insert(t *timer) {
 	level := (bits.Len64((w.elapsed^t.tick)|(wheelSlots-1)) - 1) / wheelBits
-	if level >= wheelLevels {
-		level = wheelLevels - 1
-		t.tick = w.elapsed | (1<<(wheelBits*wheelLevels) - 1)
-	}
 	slot := (t.tick >> (wheelBits * level)) & (wheelSlots - 1)
 	t.level, t.slot = uint8(level), uint8(slot)
 	head := &w.slots[level][slot]
