@@ -75,11 +75,8 @@ func (s *sink) SetAddresses(ps []netip.Prefix) error {
 	if err := s.steer(ps); err != nil {
 		return err
 	}
-	if err := s.Interface.SetAddresses(ps); err != nil {
-		return err
-	}
 	s.k.resteer()
-	return nil
+	return s.Interface.SetAddresses(ps)
 }
 
 // resteer steers the ports of all sockets again: an address that was away has lost them.

@@ -95,9 +95,9 @@ func (i *Interface) SetAddresses(ps []netip.Prefix) error {
 		}
 		next = append(next, w)
 	}
+	i.each(func(e *Engine) { e.setLocals(next) })
 	old := *i.addrs.Swap(&next)
 	i.stack.addressesChanged()
-	i.each(func(e *Engine) { e.setLocals(next) })
 	if i.mode != Owned || i.loopback {
 		return nil
 	}
