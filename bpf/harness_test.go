@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -42,6 +43,19 @@ func skip(t testing.TB, why string) {
 		t.Fatal(why)
 	}
 	t.Skip(why)
+}
+
+// needsKernel skips a test on a kernel older than major.minor.
+func needsKernel(t testing.TB, major, minor int, what string) {
+	t.Helper()
+	var uts unix.Utsname
+	require.NoError(t, unix.Uname(&uts))
+	var haveMajor, haveMinor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &haveMajor, &haveMinor)
+	require.NoError(t, err)
+	if haveMajor < major || haveMajor == major && haveMinor < minor {
+		skip(t, fmt.Sprintf("%s needs Linux %d.%d, this is %d.%d", what, major, minor, haveMajor, haveMinor))
+	}
 }
 
 // programs are the builds that this kernel can load.

@@ -99,6 +99,7 @@ func TestTablesOutliveTheCollection(t *testing.T) {
 
 // A frame goes to the socket of the queue it came in on, and to no other.
 func TestEachQueueHasItsSocket(t *testing.T) {
+	needsKernel(t, 5, 15, "a test run on a queue")
 	r := newRig(t, programs(t)[0])
 	populate(t, r.tables)
 

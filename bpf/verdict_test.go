@@ -106,9 +106,8 @@ func needed(frame []byte) int {
 
 // A frame of several buffers is judged by its headers in the first, its length by all.
 func TestMultiBuffer(t *testing.T) {
-	if !slices.Contains(programs(t), Frags) {
-		skip(t, "frames of several buffers need Linux 5.18")
-	}
+	needsKernel(t, 5, 18, "a frame of several buffers")
+	require.Contains(t, programs(t), Frags)
 	r := newRig(t, Frags)
 	m := populate(t, r.tables)
 	for _, size := range []int{3000, 4000, 8042, 9000} {
