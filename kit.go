@@ -87,6 +87,9 @@ func (k *Kit) open(cfg Config) error {
 		return fmt.Errorf("gateway %v without an owned address: in shared mode the kernel's routes are used, so leave it out or add Config.Addresses", cfg.Gateway)
 	}
 	for _, p := range cfg.Addresses {
+		if err := stack.CheckAddress(p); err != nil {
+			return err
+		}
 		if err := kernel.CheckOwned(p.Addr()); err != nil {
 			return err
 		}

@@ -89,7 +89,7 @@ func (i *Interface) each(f func(e *Engine)) {
 func (i *Interface) SetAddresses(ps []netip.Prefix) error {
 	next := make([]wire.Prefix, 0, len(ps))
 	for _, p := range ps {
-		w, err := i.checkAddress(p)
+		w, err := checkAddress(p, i.mode, i.loopback)
 		if err != nil {
 			return err
 		}
@@ -130,18 +130,24 @@ next:
 
 var errNotUnicast = errors.New("it is not the address of a single host: give one as 10.0.0.5/24")
 
-func (i *Interface) checkAddress(p netip.Prefix) (wire.Prefix, error) {
+// CheckAddress reports what is wrong with an address for a card in Owned mode; nil when it can be used.
+func CheckAddress(p netip.Prefix) error {
+	_, err := checkAddress(p, Owned, false)
+	return err
+}
+
+func checkAddress(p netip.Prefix, mode Mode, loopback bool) (wire.Prefix, error) {
 	w, ok := wire.PrefixFrom(p)
 	if !ok {
-		return w, fmt.Errorf("address %v on %s is not an IPv4 address with a prefix length: give one as 10.0.0.5/24", p, i.name)
+		return w, fmt.Errorf("address %v is not an IPv4 address with a prefix length: give one as 10.0.0.5/24", p)
 	}
 	a := w.Addr
-	bad := a == 0 || a>>28 >= 0xE || a.IsLoopback() != i.loopback || w.Bits == 0
-	if w.Bits <= 30 && !bad && i.mode == Owned {
+	bad := a == 0 || a>>28 >= 0xE || a.IsLoopback() != loopback || w.Bits == 0
+	if w.Bits <= 30 && !bad && mode == Owned {
 		bad = a == w.Masked().Addr || w.IsBroadcast(a)
 	}
 	if bad {
-		return w, fmt.Errorf("address %v on %s: %w", p, i.name, errNotUnicast)
+		return w, fmt.Errorf("address %v: %w", p, errNotUnicast)
 	}
 	return w, nil
 }

@@ -85,7 +85,7 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 	i.mtu.Store(int64(cfg.Links[0].MTU()))
 	i.addrs.Store(&[]wire.Prefix{})
 	for _, p := range cfg.Addresses {
-		if _, err := i.checkAddress(p); err != nil {
+		if _, err := checkAddress(p, i.mode, i.loopback); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +130,7 @@ func (i *Interface) setGateway(g netip.Addr) error {
 func (s *Stack) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.started {
+	if s.started || s.closed {
 		return
 	}
 	s.started = true
@@ -178,6 +178,11 @@ func (s *Stack) Step(now clock.Time) clock.Time {
 	next := clock.Never
 	for _, e := range s.engines {
 		next = clock.Earliest(next, e.Step(now))
+	}
+	for _, e := range s.engines {
+		if !e.idle() { // one that was stepped later had something for it
+			return now
+		}
 	}
 	return next
 }
