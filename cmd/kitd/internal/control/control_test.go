@@ -44,11 +44,12 @@ func (source) Neighbors() Neighbors { return Neighbors{Version: Version} }
 func (source) Routes() Routes       { return Routes{Version: Version} }
 func (source) Queues() Queues       { return Queues{Version: Version} }
 
-func (s source) Capture(r CaptureRequest) (func(context.Context, io.Writer) CaptureResult, error) {
+func (s source) Capture(r CaptureRequest) (CaptureRun, error) {
 	if r.Filter == "bad" {
 		return nil, errors.New("that filter is bad")
 	}
-	return func(ctx context.Context, w io.Writer) CaptureResult {
+	return func(ctx context.Context, w io.Writer, started func()) CaptureResult {
+		started()
 		if s.running != nil {
 			s.running <- struct{}{}
 		}

@@ -128,8 +128,7 @@ func (s *Server) capture(stopped context.Context, w http.ResponseWriter, r *http
 	w.Header().Set("Trailer", trailerCaptured+", "+trailerLost)
 	w.WriteHeader(http.StatusOK)
 	flusher := http.NewResponseController(w)
-	_ = flusher.Flush() // so that the asker knows that the capture has begun
-	result := run(ctx, &flushed{w, flusher})
+	result := run(ctx, &flushed{w, flusher}, func() { _ = flusher.Flush() })
 	w.Header().Set(trailerCaptured, strconv.FormatUint(result.Captured, 10))
 	w.Header().Set(trailerLost, strconv.FormatUint(result.Lost, 10))
 }

@@ -211,8 +211,11 @@ type Source interface {
 	Neighbors() Neighbors
 	Routes() Routes
 	Queues() Queues
-	// Capture checks the request and returns the function that writes the packets
-	// to w until there are Count, ctx ends or w fails. The error is about the
-	// request.
-	Capture(r CaptureRequest) (run func(ctx context.Context, w io.Writer) CaptureResult, err error)
+	// Capture checks the request and returns what runs the capture. The error is
+	// about the request.
+	Capture(r CaptureRequest) (CaptureRun, error)
 }
+
+// CaptureRun writes packets to w until there are as many as were asked for, ctx
+// ends or w fails. It calls started, once, when no frame can escape it any more.
+type CaptureRun func(ctx context.Context, w io.Writer, started func()) CaptureResult

@@ -132,12 +132,12 @@ func (s *session) take(empty *batch) (full *batch, lost uint64) {
 }
 
 // prepare checks a request and returns the function that captures.
-func (t *tap) prepare(r control.CaptureRequest, application string) (func(context.Context, io.Writer) control.CaptureResult, error) {
+func (t *tap) prepare(r control.CaptureRequest, application string) (control.CaptureRun, error) {
 	filter, err := pcapfilter.Compile(r.Filter)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, w io.Writer) control.CaptureResult {
+	return func(ctx context.Context, w io.Writer, started func()) control.CaptureResult {
 		s := &session{filter: filter, drops: r.Drops, filling: newBatch(), ready: make(chan struct{}, 1)}
 		out := sink(&textSink{out: bufio.NewWriterSize(w, 64<<10)})
 		if r.Format == control.FormatPcapng {
@@ -145,6 +145,7 @@ func (t *tap) prepare(r control.CaptureRequest, application string) (func(contex
 		}
 		t.add(s)
 		defer t.remove(s)
+		started()
 		return s.run(ctx, out, r.Count)
 	}, nil
 }
@@ -152,7 +153,7 @@ func (t *tap) prepare(r control.CaptureRequest, application string) (func(contex
 // run writes what the engines put until there are count frames, ctx ends or the
 // sink fails.
 func (s *session) run(ctx context.Context, out sink, count uint64) (result control.CaptureResult) {
-	started := wallClock()
+	epoch := wallClock()
 	b := newBatch()
 	if out.flush() != nil {
 		return result
@@ -167,7 +168,7 @@ func (s *session) run(ctx context.Context, out sink, count uint64) (result contr
 		bytes := b.bytes
 		for i := range b.frames {
 			c := &b.frames[i]
-			if out.write(c, started.Add(time.Duration(c.at)), bytes[:c.length]) != nil {
+			if out.write(c, epoch.Add(time.Duration(c.at)), bytes[:c.length]) != nil {
 				return result
 			}
 			bytes = bytes[c.length:]

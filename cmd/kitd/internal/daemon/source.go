@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -152,7 +150,7 @@ func drops(s *stack.Stats) (n uint64) {
 }
 
 // Capture implements control.Source.
-func (d *Daemon) Capture(r control.CaptureRequest) (func(context.Context, io.Writer) control.CaptureResult, error) {
+func (d *Daemon) Capture(r control.CaptureRequest) (control.CaptureRun, error) {
 	return d.tap.prepare(r, "kitd "+d.options.Version)
 }
 
