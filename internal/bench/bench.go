@@ -44,6 +44,7 @@ func DefaultOptions(smoke bool, self ...string) Options {
 	}
 	if smoke {
 		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
+		o.Subjects = []string{kitHandler, "kit RecvFrom", rawXDP, recvmmsg, goNet}
 	}
 	return o
 }
@@ -120,7 +121,7 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
 
-	report = Report{Version: Version, Machine: machine(), Notes: r.notes()}
+	report = Report{Version: Version, Machine: machine(), Subjects: r.subjects(), Notes: r.notes()}
 	for _, w := range r.workloads() {
 		measured, err := r.measure(ctx, w)
 		if err != nil {
@@ -128,6 +129,7 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 		}
 		report.Workloads = append(report.Workloads, measured)
 	}
+	report.Goals = report.goals()
 	return report, nil
 }
 

@@ -21,8 +21,12 @@ import (
 // counts as a reply whatever comes back from the port that it asks and is long enough for a DNS header, so an echo of its
 // queries will do.
 
-// kxdpgunFull is a rate of queries that no machine reaches.
-const kxdpgunFull = 50_000_000
+const (
+	// kxdpgunFull is a rate of queries that no machine reaches.
+	kxdpgunFull = 50_000_000
+	// kxdpgunBatch is the batch of queries with which it is fastest.
+	kxdpgunBatch = 64
+)
 
 // kxdpgunSummary is what kxdpgun says at its end.
 type kxdpgunSummary struct {
@@ -43,7 +47,7 @@ func kxdpgun(ctx context.Context, dir string, from *netlab.Namespace, to netip.A
 	}
 	defer func() { err = errors.Join(err, detachXDP(from)) }()
 	out, err := from.Run(ctx, "nice", "-n", strconv.Itoa(ahead), "kxdpgun",
-		"-t", strconv.Itoa(int(d/time.Second)), "-Q", strconv.Itoa(kxdpgunFull), "-i", file,
+		"-t", strconv.Itoa(int(d/time.Second)), "-Q", strconv.Itoa(kxdpgunFull), "-b", strconv.Itoa(kxdpgunBatch), "-i", file,
 		"-I", from.Interface(), "-F", strconv.Itoa(cpu), "-p", strconv.Itoa(int(to.Port())), to.Addr().String())
 	if err != nil {
 		return kxdpgunSummary{}, fmt.Errorf("bench: %w", err)
@@ -77,36 +81,32 @@ func queryOf(payload int) (string, error) {
 	return strings.Repeat("k", label) + " A\n", nil
 }
 
-// The lines of kxdpgun 3's summary.
-var (
-	kxdpgunQueries  = regexp.MustCompile(`(?m)^total queries:\s+(\d+)\b`)
-	kxdpgunReplies  = regexp.MustCompile(`(?m)^total replies:\s+(\d+)\b`)
-	kxdpgunDuration = regexp.MustCompile(`(?m)^duration:\s+([0-9.]+) s\b`)
-)
+// kxdpgunLines are the lines of kxdpgun 3's summary: queries, replies, seconds.
+var kxdpgunLines = [3]*regexp.Regexp{
+	regexp.MustCompile(`(?m)^total queries:\s+(\d+)\b`),
+	regexp.MustCompile(`(?m)^total replies:\s+(\d+)\b`),
+	regexp.MustCompile(`(?m)^duration:\s+([0-9.]+) s\b`),
+}
 
 // parseKxdpgun reads the summary.
 func parseKxdpgun(out string) (s kxdpgunSummary, err error) {
-	field := func(re *regexp.Regexp, name string) string {
-		m := re.FindStringSubmatch(out)
+	var fields [3]string
+	for i, line := range kxdpgunLines {
+		m := line.FindStringSubmatch(out)
 		if m == nil {
-			err = fmt.Errorf("bench: kxdpgun's summary has no %s line: %q", name, out)
-			return ""
+			return s, fmt.Errorf("bench: kxdpgun's summary has no line like %s: %q", line, out)
 		}
-		return m[1]
+		fields[i] = m[1]
 	}
-	queries, replies, duration := field(kxdpgunQueries, "queries"), field(kxdpgunReplies, "replies"), field(kxdpgunDuration, "duration")
-	if err != nil {
-		return s, err
-	}
-	if s.Queries, err = strconv.ParseUint(queries, 10, 64); err != nil {
+	if s.Queries, err = strconv.ParseUint(fields[0], 10, 64); err != nil {
 		return s, fmt.Errorf("bench: kxdpgun's queries: %w", err)
 	}
-	if s.Replies, err = strconv.ParseUint(replies, 10, 64); err != nil {
+	if s.Replies, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
 		return s, fmt.Errorf("bench: kxdpgun's replies: %w", err)
 	}
-	seconds, err := strconv.ParseFloat(duration, 64)
+	seconds, err := strconv.ParseFloat(fields[2], 64)
 	if err != nil || seconds <= 0 {
-		return s, fmt.Errorf("bench: kxdpgun's duration is %q", duration)
+		return s, fmt.Errorf("bench: kxdpgun's duration is %q", fields[2])
 	}
 	s.Duration = time.Duration(seconds * float64(time.Second))
 	return s, nil

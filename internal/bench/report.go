@@ -16,6 +16,10 @@ const Version = 1
 type Report struct {
 	Version int     `json:"version"`
 	Machine Machine `json:"machine"`
+	// Subjects are those that were compared, in the order of the tables.
+	Subjects []Subject `json:"subjects"`
+	// Goals are what kit is to reach, as far as it was measured.
+	Goals []Goal `json:"goals"`
 	// Notes say what could mislead a reader.
 	Notes     []string   `json:"notes"`
 	Workloads []Workload `json:"workloads"`
@@ -154,8 +158,20 @@ func (r *Report) WriteJSON(out io.Writer) error {
 func (r *Report) WriteTable(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, Linux %s, %d CPUs (%s)\n", r.Machine.Go, r.Machine.Kernel, r.Machine.CPUs, r.Machine.CPU)
+	b.WriteString("\nSubjects:\n")
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, s := range r.Subjects {
+		fmt.Fprintf(t, "  %s\t%s\n", s.Name, s.About)
+	}
+	t.Flush() // a strings.Builder takes all
 	for i := range r.Workloads {
 		r.Workloads[i].write(&b)
+	}
+	if len(r.Goals) > 0 {
+		b.WriteString("\nGoals:\n")
+		for _, g := range r.Goals {
+			fmt.Fprintf(&b, "  %s\n", g)
+		}
 	}
 	if len(r.Notes) > 0 {
 		b.WriteString("\nWhat could mislead:\n")
@@ -212,7 +228,7 @@ func (w *Workload) write(b *strings.Builder) {
 		}
 		fmt.Fprintln(t)
 	}
-	t.Flush() // a strings.Builder takes all
+	t.Flush()
 }
 
 // references are the subjects that any result has a ratio to, in the order of the results.

@@ -21,6 +21,14 @@ type workload struct {
 	measure     func(context.Context, *runner, Subject) (Sample, error)
 }
 
+// The names of workloads that goals and checks speak of.
+const (
+	receive   = "receive"
+	echo      = "echo"
+	roundtrip = "roundtrip"
+	overload  = "overload"
+)
+
 // WorkloadNames returns the names of all workloads.
 func WorkloadNames() (names []string) {
 	for _, w := range allWorkloads() {
@@ -38,10 +46,11 @@ func allWorkloads() []workload {
 	}
 	return []workload{
 		{
-			name: "receive", title: "datagrams received while a generator in the kernel sends all that it can",
+			name: receive, title: "datagrams received while a generator in the kernel sends all that it can",
 			columns: []Column{
 				{Key: "received_per_s", Title: "received", Unit: PerSecond},
 				{Key: "offered_per_s", Title: "offered", Unit: PerSecond},
+				{Key: "arrived_per_s", Title: "arrived", Unit: PerSecond},
 				{Key: "user_ns", Title: "user a packet", Unit: Nanoseconds, LowerIsBetter: true},
 				{Key: "system_ns", Title: "system a packet", Unit: Nanoseconds, LowerIsBetter: true},
 				{Key: "softirq_ns", Title: "softirq a packet", Unit: Nanoseconds, LowerIsBetter: true},
@@ -49,7 +58,7 @@ func allWorkloads() []workload {
 			measure: measureReceive,
 		},
 		{
-			name: "echo", title: "answers that kxdpgun gets while it asks as fast as it can",
+			name: echo, title: "answers that kxdpgun gets while it asks as fast as it can",
 			columns: []Column{
 				{Key: "answered_per_s", Title: "answered", Unit: PerSecond},
 				{Key: "asked_per_s", Title: "asked", Unit: PerSecond},
@@ -57,7 +66,7 @@ func allWorkloads() []workload {
 			measure: measureEcho,
 		},
 		{
-			name: "roundtrip", title: "one datagram outstanding, from a kernel client that sleeps while it waits",
+			name: roundtrip, title: "one datagram outstanding, from a kernel client that sleeps while it waits",
 			columns: trips,
 			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, false) },
 		},
@@ -67,11 +76,12 @@ func allWorkloads() []workload {
 			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, true) },
 		},
 		{
-			name: "overload", title: "echo of what is offered: how much of a subject's best remains at twice that load",
+			name: overload, title: "echo of what is offered: how much of a subject's best remains at twice that load",
 			columns: []Column{
-				{Key: "kept_2", Title: "at 2×", Unit: Share},
-				{Key: "kept_1.5", Title: "at 1.5×", Unit: Share},
-				{Key: "kept_1", Title: "at 1×", Unit: Share},
+				{Key: keptKey(2), Title: "at 2×", Unit: Share},
+				{Key: keptKey(1.5), Title: "at 1.5×", Unit: Share},
+				{Key: keptKey(1.25), Title: "at 1.25×", Unit: Share},
+				{Key: keptKey(1), Title: "at 1×", Unit: Share},
 				{Key: "best_per_s", Title: "best", Unit: PerSecond},
 				{Key: "offered_per_s", Title: "offered at 2×", Unit: PerSecond},
 			},
@@ -145,6 +155,10 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 			if err != nil {
 				return err
 			}
+			arrived, err := startMeter(r.arrived)
+			if err != nil {
+				return err
+			}
 			softirq := softirqTime()
 			first, err := p.read(ctx)
 			if err != nil {
@@ -158,7 +172,11 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 				return err
 			}
 			softirq = softirqTime() - softirq
-			rate, err := offered.rate()
+			offeredRate, err := offered.rate()
+			if err != nil {
+				return err
+			}
+			arrivedRate, err := arrived.rate()
 			if err != nil {
 				return err
 			}
@@ -168,7 +186,8 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 			}
 			sample = Sample{
 				"received_per_s": received / (last.At - first.At).Seconds(),
-				"offered_per_s":  rate,
+				"offered_per_s":  offeredRate,
+				"arrived_per_s":  arrivedRate,
 				"user_ns":        float64(last.User-first.User) / received,
 				"system_ns":      float64(last.System-first.System) / received,
 				"softirq_ns":     float64(softirq) / received,
@@ -177,6 +196,15 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 		})
 	})
 	return sample, err
+}
+
+// arrived returns how many frames the receiving interface has counted.
+func (r *runner) arrived() (uint64, error) {
+	link, err := r.lab.Right.Links().LinkByIndex(r.lab.Right.Index())
+	if err != nil {
+		return 0, fmt.Errorf("bench: read the counters of %s: %w", r.lab.Right.Interface(), err)
+	}
+	return link.Attrs().Statistics.RxPackets, nil
 }
 
 // meter is the rate of a counter since a moment.

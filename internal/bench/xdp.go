@@ -50,14 +50,13 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 	}
 	runtime.LockOSThread()
 	ready()
+	pending := false
 	for last := time.Now(); ; {
 		n := link.Poll(rawBudget, input)
-		if n > 0 {
+		if n > 0 || pending {
+			pending = t.Role == Echo && link.Flush()
 			c.received.Add(uint64(n))
-			if t.Role == Echo {
-				link.Flush()
-				c.sent.Store(sent)
-			}
+			c.sent.Store(sent)
 			last = time.Now()
 			continue
 		}

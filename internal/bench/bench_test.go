@@ -1,0 +1,188 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/internal/netlab"
+)
+
+// quickOptions measure as little as can be: what is proved is that everything runs, not how fast.
+func quickOptions(workloads ...string) Options {
+	o := DefaultOptions(true, "/proc/self/exe", childArgument)
+	o.Subjects, o.Workloads, o.Window = nil, workloads, 20*time.Millisecond
+	return o
+}
+
+// run runs a benchmark and wants a value for each subject.
+func run(t *testing.T, o Options) Report {
+	netlab.NeedRoot(t)
+	before := leftovers(t)
+	var progress strings.Builder
+	report, err := Run(context.Background(), o, &progress)
+	require.NoError(t, err, progress.String())
+	require.NoError(t, report.Err())
+	require.Equal(t, before, leftovers(t), "nothing is left behind")
+	require.Len(t, report.Workloads, len(o.Workloads))
+	for _, w := range report.Workloads {
+		for _, r := range w.Results {
+			require.Len(t, r.Samples, o.Repetitions)
+			require.Positive(t, r.Median[w.Columns[0].Key], "%s of %s", w.Name, r.Subject)
+			require.Contains(t, progress.String(), w.Name+" 1/1 "+r.Subject)
+		}
+	}
+	return report
+}
+
+// leftovers are this process's namespaces.
+func leftovers(t *testing.T) (names []string) {
+	lab := netlab.Test(t, netlab.Options{}) // makes /run/netns
+	stem := strings.Join(strings.SplitN(lab.Left.Name, "-", 4)[:3], "-")
+	require.NoError(t, lab.Close())
+	entries, err := os.ReadDir("/run/netns")
+	require.NoError(t, err)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), stem) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func TestEverySubjectReceivesAndAnswers(t *testing.T) {
+	report := run(t, quickOptions(receive, roundtrip))
+	require.Len(t, report.Subjects, len(Subjects()))
+	for _, w := range report.Workloads {
+		require.Len(t, w.Results, len(Subjects()))
+		for _, reference := range references {
+			require.Equal(t, 1.0, w.Result(reference).Ratios[reference])
+		}
+	}
+	for _, r := range report.Workload(roundtrip).Results {
+		require.Zero(t, r.Median["lost"], r.Subject)
+	}
+}
+
+func TestEchoOverloadAndSpinningClient(t *testing.T) {
+	o := quickOptions(echo, "roundtrip-spin", overload)
+	o.Subjects = []string{kitHandler}
+	report := run(t, o)
+	kept := report.Workload(overload).Result(kitHandler).Median
+	require.LessOrEqual(t, kept[keptKey(2)], 1.0)
+	require.Contains(t, kept, keptKey(1))
+	require.NotContains(t, kept, keptKey(1.5), "a smoke run leaves it out")
+}
+
+// Without a C compiler the recvmmsg subject is a Go program, and the report says so.
+func TestRecvmmsgWithoutACompiler(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	o := quickOptions(roundtrip)
+	o.Subjects = []string{recvmmsg, recvmmsgSpin}
+	report := run(t, o)
+	require.Contains(t, strings.Join(report.Notes, "\n"), "recvmmsg is a Go program with bare system calls, since no C compiler is installed.")
+}
+
+func TestMissingKxdpgunIsSaid(t *testing.T) {
+	netlab.NeedRoot(t)
+	t.Setenv("PATH", t.TempDir())
+	o := quickOptions(echo)
+	o.Subjects = []string{goNet}
+	report, err := Run(context.Background(), o, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.EqualError(t, report.Err(), "echo of Go net: bench: kxdpgun is not installed: apt-get install knot-dnsutils")
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	netlab.NeedRoot(t)
+	before := leftovers(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	o := quickOptions(receive)
+	o.Window = time.Hour
+	var once bool
+	progress := writerFunc(func(b []byte) { once = true })
+	time.AfterFunc(200*time.Millisecond, cancel)
+	_, err := Run(ctx, o, progress)
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, once, "the first measurement did not end")
+	require.Equal(t, before, leftovers(t))
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
+
+func TestOptionsAreChecked(t *testing.T) {
+	for want, spoil := range map[string]func(*Options){
+		"Self is empty":           func(o *Options) { o.Self = nil },
+		"0 repetitions":           func(o *Options) { o.Repetitions = 0 },
+		"a window of 1ms":         func(o *Options) { o.Window = time.Millisecond },
+		"a payload of 9000 bytes": func(o *Options) { o.Payload = 9000 },
+		`no subject "DPDK": there are kit handler, `: func(o *Options) { o.Subjects = []string{"DPDK"} },
+		`no workload "x": there are receive, echo, `: func(o *Options) { o.Workloads = []string{"x"} },
+	} {
+		o := DefaultOptions(false, "self")
+		require.NoError(t, o.check())
+		spoil(&o)
+		_, err := Run(context.Background(), o, &bytes.Buffer{})
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestSubjectThatCannotServeSaysWhy(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	address := netip.AddrPortFrom(lab.Right.Addr(), 7)
+	taken, err := lab.Right.ListenPacket("udp4", address.String())
+	require.NoError(t, err)
+	defer taken.Close()
+	for _, name := range []string{kitHandler, goNet} {
+		cmd, err := childCommand([]string{"/proc/self/exe", childArgument}, task{
+			Subject: name, Role: Echo, Interface: lab.Right.Interface(), Address: address,
+		})
+		require.NoError(t, err)
+		_, err = startProcess(context.Background(), lab.Right, cmd)
+		require.ErrorContains(t, err, "address already in use", name)
+	}
+}
+
+func TestChildRefusesNonsense(t *testing.T) {
+	netlab.NeedRoot(t)
+	for want, args := range map[string][]string{
+		"takes one argument":    {},
+		"read the child's task": {"{"},
+		"is no subject":         {`{"subject":"DPDK"}`},
+		"CPU 1000":              {`{"subject":"Go net","cpu":1000}`},
+	} {
+		cmd := exec.Command("/proc/self/exe", append([]string{childArgument}, args...)...)
+		out, err := cmd.CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), want)
+	}
+}
+
+func TestProcessThatDiesOrLies(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	ctx := context.Background()
+	_, err := startProcess(ctx, lab.Right, exec.Command("sh", "-c", "echo the reason >&2; exit 3"))
+	require.ErrorContains(t, err, "the subject has ended")
+	require.ErrorContains(t, err, "the reason")
+	_, err = startProcess(ctx, lab.Right, exec.Command("sh", "-c", "echo hello; cat"))
+	require.ErrorContains(t, err, `says "hello" instead of ready`)
+
+	p, err := startProcess(ctx, lab.Right, exec.Command("sh", "-c", "echo ready; read x; echo nonsense; cat"))
+	require.NoError(t, err)
+	_, err = p.read(ctx)
+	require.ErrorContains(t, err, `the subject's counters are "nonsense"`)
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = p.read(gone)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, p.stop())
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/internal/netlab"
+)
+
+// liveLab is a cable whose right end takes live frames into the kernel, and a target there.
+func liveLab(t *testing.T) (*netlab.Lab, liveTarget) {
+	lab := netlab.Test(t, netlab.Options{Neighbors: true, Right: netlab.Side{Offloads: netlab.GRO}})
+	return lab, liveTarget{
+		From: lab.Left, To: netip.AddrPortFrom(lab.Right.Addr(), 7777), ToMAC: lab.Right.HardwareAddr(),
+		Payload: 64, Flows: 4, BasePort: 30000,
+	}
+}
+
+func TestLiveFrame(t *testing.T) {
+	_, target := liveLab(t)
+	for _, payload := range []int{2, 19, 64, 1400} {
+		target.Payload = payload
+		frame := liveFrame(target)
+		packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		require.Nil(t, packet.ErrorLayer())
+		ip := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+		require.Equal(t, "10.77.0.1", ip.SrcIP.String())
+		require.Equal(t, "10.77.0.2", ip.DstIP.String())
+		udp := packet.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		require.EqualValues(t, 7777, udp.DstPort)
+		require.Len(t, udp.Payload, payload)
+
+		// The checksum that gopacket computes is the frame's, with port 0 and with any other that the payload balances.
+		for _, port := range []uint16{0, 1, 30000, 0xffff} {
+			binary.BigEndian.PutUint16(frame[srcPortAt:], port)
+			binary.BigEndian.PutUint16(frame[balanceAt:], ^port)
+			packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+			ip, udp := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4), packet.Layer(layers.LayerTypeUDP).(*layers.UDP)
+			sum, ipSum := udp.Checksum, ip.Checksum
+			require.NoError(t, udp.SetNetworkLayerForChecksum(ip))
+			b := gopacket.NewSerializeBuffer()
+			options := gopacket.SerializeOptions{ComputeChecksums: true}
+			require.NoError(t, gopacket.SerializeLayers(b, options, ip, udp, gopacket.Payload(udp.Payload)))
+			require.Equal(t, udp.Checksum, sum, "port %d", port)
+			require.Equal(t, ip.Checksum, ipSum)
+		}
+	}
+}
+
+// The kernel's own receiver judges what the generator sends: addresses, checksums, flows, and how fast at most.
+func TestLiveFramesArrive(t *testing.T) {
+	lab, target := liveLab(t)
+	server, err := lab.Right.ListenPacket("udp4", target.To.String())
+	require.NoError(t, err)
+	defer server.Close()
+	g, err := newLive(target)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+
+	const rate = 20_000
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	var runErr error
+	start := time.Now()
+	wait.Go(func() { runErr = g.Run(ctx, rate) })
+	ports := map[int]bool{}
+	b := make([]byte, 2048)
+	for range 400 {
+		require.NoError(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+		n, from, err := server.ReadFrom(b)
+		require.NoError(t, err)
+		require.Equal(t, 64, n)
+		ports[from.(*net.UDPAddr).Port] = true
+	}
+	cancel()
+	wait.Wait()
+	took := time.Since(start)
+	require.NoError(t, runErr)
+	require.Equal(t, map[int]bool{30000: true, 30001: true, 30002: true, 30003: true}, ports, "flows take turns")
+	sent, err := g.Sent()
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, sent, uint64(400))
+	require.LessOrEqual(t, float64(sent), rate*took.Seconds()+paceSlack+1, "never faster than asked")
+}
+
+func TestLiveStopsAtOnce(t *testing.T) {
+	_, target := liveLab(t)
+	g, err := newLive(target)
+	require.NoError(t, err)
+	defer g.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.NoError(t, g.Run(ctx, 0), "a generator that is stopped before it begins sends nothing")
+	sent, err := g.Sent()
+	require.NoError(t, err)
+	require.Zero(t, sent)
+}
+
+func TestSinkCounts(t *testing.T) {
+	lab, _ := liveLab(t)
+	from := netip.AddrPortFrom(lab.Right.Addr(), 7)
+	s, err := newSink(lab.Left, from)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	_, err = newSink(lab.Left, from)
+	require.ErrorContains(t, err, "attach the sink", "one program an interface")
+
+	receiver, err := lab.Left.ListenPacket("udp4", netip.AddrPortFrom(lab.Left.Addr(), 0).String())
+	require.NoError(t, err)
+	defer receiver.Close()
+	send := func(port uint16, n int) {
+		conn, err := lab.Right.ListenPacket("udp4", netip.AddrPortFrom(lab.Right.Addr(), port).String())
+		require.NoError(t, err)
+		defer conn.Close()
+		for range n {
+			_, err := conn.WriteTo([]byte("answer"), receiver.LocalAddr())
+			require.NoError(t, err)
+		}
+	}
+	send(7, 1000)
+	send(8, 1)
+	// What comes from another port passes, and the wire keeps its order.
+	require.NoError(t, receiver.SetReadDeadline(time.Now().Add(10*time.Second)))
+	b := make([]byte, 16)
+	_, sender, err := receiver.ReadFrom(b)
+	require.NoError(t, err)
+	require.Equal(t, 8, sender.(*net.UDPAddr).Port)
+	n, err := s.Count()
+	require.NoError(t, err)
+	require.EqualValues(t, 1000, n)
+}
+
+func TestTurnRound(t *testing.T) {
+	_, target := liveLab(t)
+	frame := liveFrame(target)
+	binary.BigEndian.PutUint16(frame[srcPortAt:], 30000)
+	binary.BigEndian.PutUint16(frame[balanceAt:], ^uint16(30000))
+	want := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+	turnRound(frame)
+	got := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+	require.Equal(t, want.LinkLayer().LinkFlow().Reverse(), got.LinkLayer().LinkFlow())
+	require.Equal(t, want.NetworkLayer().NetworkFlow().Reverse(), got.NetworkLayer().NetworkFlow())
+	require.Equal(t, want.TransportLayer().TransportFlow().Reverse(), got.TransportLayer().TransportFlow())
+	require.Equal(t, want.ApplicationLayer().Payload(), got.ApplicationLayer().Payload())
+}
