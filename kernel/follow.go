@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -62,6 +63,7 @@ type Follower struct {
 	log      *slog.Logger
 	changes  *changes
 	requests *requests
+	initial  []netip.Prefix // addresses
 	sink     Sink
 	started  atomic.Bool
 	closed   atomic.Bool
@@ -103,8 +105,8 @@ const (
 const (
 	// readPause is the least time between two readings of the kernel's tables; it gathers bursts of changes.
 	readPause = 20 * time.Millisecond
-	// readShare bounds the time that goes into reading large tables to one part in so many.
-	readShare = 10
+	// readShare is how many times as long as a reading took the next one is put off at least, when tables are large.
+	readShare = 4
 	// readRetry is when a failed reading is repeated.
 	readRetry = time.Second
 )
@@ -151,7 +153,8 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	f.view.addresses = hostPrefixesOf(all, f.view.index)
+	f.initial = hostPrefixesOf(all, f.view.index)
+	f.view.addresses = f.initial
 	f.asker.init(f)
 	return nil
 }
@@ -166,11 +169,11 @@ func (f *Follower) note(err error) {
 // Addresses lists the interface's IPv4 addresses as they were when the follower was made; Start tells later changes. Of the
 // kernel's addresses those are left out that no host can have, such as a network's own.
 func (f *Follower) Addresses() []netip.Prefix {
-	return append([]netip.Prefix(nil), f.view.addresses...)
+	return slices.Clone(f.initial)
 }
 
 // Start tells the sink all there is, then every change until Close. When it returns, the sink has been told all. It may be
-// called once, after which Addresses must not be.
+// called once.
 func (f *Follower) Start(sink Sink) error {
 	if f.started.Swap(true) {
 		return fmt.Errorf("follow the kernel's view of %s: it is followed already: %w", f.name, unix.EALREADY)

@@ -10,15 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/internal/netlab"
-	"kitnet.dev/kit/stack"
 )
-
-// stackSink is what kit makes of a stack's interface.
-type stackSink struct{ *stack.Interface }
-
-func (stackSink) LinkState(bool, int) {}
-
-var _ Sink = stackSink{}
 
 func TestAddressesAreSeenAndFollowed(t *testing.T) {
 	l := lab(t)
