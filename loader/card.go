@@ -17,6 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ethernetType is what netlink calls an interface with Ethernet frames (ARPHRD_ETHER).
+const ethernetType = "ether"
+
 // A card is an interface that questions are asked about. Its sockets stay in the network namespace of the thread that
 // opened it, so that questions may come from any goroutine later.
 type card struct {

@@ -119,6 +119,9 @@ func (d *Device) open(c *Config) error {
 	if err != nil {
 		return err
 	}
+	if attrs.EncapType != ethernetType {
+		return fmt.Errorf("%w: %s does not carry Ethernet frames (%s); choose an Ethernet interface", ErrConfig, c.Interface, attrs.EncapType)
+	}
 	g, err := c.plan(attrs.MTU)
 	if err != nil {
 		return err

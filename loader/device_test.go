@@ -28,13 +28,13 @@ type rig struct {
 	t      testing.TB
 	lab    *netlab.Lab
 	device *Device
-	log    *bytes.Buffer // what the device said, one line a record
+	log    bytes.Buffer // what the device said, one line a record
 }
 
 // newRig opens the left end of a new veth pair.
 func newRig(t testing.TB, opts netlab.Options, c Config) *rig {
 	t.Helper()
-	r := &rig{t: t, lab: netlab.Test(t, opts), log: &bytes.Buffer{}}
+	r := &rig{t: t, lab: netlab.Test(t, opts)}
 	r.teach(r.lab.Right, ours)
 	require.NoError(t, r.open(c))
 	return r
@@ -43,7 +43,7 @@ func newRig(t testing.TB, opts netlab.Options, c Config) *rig {
 // open opens the device with the configuration and steers ours to it.
 func (r *rig) open(c Config) error {
 	c.Interface = r.lab.Left.Interface()
-	c.Logger = slog.New(slog.NewTextHandler(r.log, nil))
+	c.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
 	err := r.lab.Left.Do(func() (err error) {
 		r.device, err = Open(c)
 		return err
