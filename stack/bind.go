@@ -199,6 +199,9 @@ func (d *Datagram) Connect(peer netip.AddrPort) error {
 	}
 	c := *b
 	c.connected, c.remote, c.rport = true, dst, peer.Port()
+	if d.proto == wire.ProtocolICMP {
+		c.rport = 0
+	}
 	d.bound.Store(&c)
 	for i := range d.halves {
 		if h := d.halves[i].Load(); h != nil {

@@ -210,6 +210,8 @@ func (e *Engine) attach(h *half) {
 }
 
 func (e *Engine) detach(h *half) {
-	e.ports(h.d.proto, h.local).remove(h.localPort, h)
+	t := e.ports(h.d.proto, h.local)
+	t.remove(h.localPort, h)
+	e.dropTable(portKey{h.d.proto, h.local}, t)
 	e.sockets--
 }

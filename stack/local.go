@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"slices"
+
 	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -71,12 +73,16 @@ func (e *Engine) setLocals(prefixes []wire.Prefix) {
 		}
 		add(wire.AddrBroadcast, localBroadcast, wire.Prefix{Addr: wire.AddrBroadcast, Bits: 32})
 	}
+	for k, t := range e.portTables {
+		e.dropTable(k, t)
+	}
 	e.gen++
 }
 
 // A portTable finds the sockets on one address by port or identifier: two loads, whatever the number of sockets.
 type portTable struct {
 	pages [256]*[256]*half
+	count int
 }
 
 var noPorts portTable
@@ -97,6 +103,7 @@ func (t *portTable) insert(port uint16, h *half) {
 	}
 	h.peer = page[port&0xFF]
 	page[port&0xFF] = h
+	t.count++
 }
 
 func (t *portTable) remove(port uint16, h *half) {
@@ -107,6 +114,7 @@ func (t *portTable) remove(port uint16, h *half) {
 	for p := &page[port&0xFF]; *p != nil; p = &(*p).peer {
 		if *p == h {
 			*p, h.peer = h.peer, nil
+			t.count--
 			return
 		}
 	}
@@ -126,6 +134,14 @@ func (e *Engine) ports(proto wire.Protocol, addr wire.Addr) *portTable {
 		e.portTables[k] = t
 	}
 	return t
+}
+
+// dropTable forgets a table that neither a socket nor an address of ours needs: a user may bind to each of 127.0.0.0/8 in turn.
+func (e *Engine) dropTable(k portKey, t *portTable) {
+	if t.count > 0 || slices.ContainsFunc(e.locals, func(la localAddr) bool { return la.addr == k.addr }) {
+		return
+	}
+	delete(e.portTables, k)
 }
 
 // find picks the socket for a packet from src:sport: of several on the port the one that is connected to it, else by a hash

@@ -99,19 +99,28 @@ func (e *Engine) newNeighbour(addr wire.Addr) *neighbour {
 	return n
 }
 
-// evictNeighbour makes room by removing an entry that nothing needs at the moment.
+// evictNeighbour makes room by removing an entry that nothing needs at the moment, or else one that has not answered yet: a
+// flood of requests from invented hosts, or of packets for them, must not keep the real ones out.
 func (e *Engine) evictNeighbour() bool {
+	var unanswered *neighbour
 	looked := 0
 	for _, n := range e.neighbours {
-		if n.state == NeighbourStale || n.state == NeighbourFailed {
+		switch {
+		case n.state == NeighbourStale, n.state == NeighbourFailed, n.state == NeighbourReachable && !n.used:
 			e.removeNeighbour(n)
 			return true
+		case n.state == NeighbourIncomplete:
+			unanswered = n
 		}
 		if looked++; looked == 64 {
-			return false
+			break
 		}
 	}
-	return false
+	if unanswered == nil {
+		return false
+	}
+	e.removeNeighbour(unanswered)
+	return true
 }
 
 func (e *Engine) removeNeighbour(n *neighbour) {
@@ -168,6 +177,12 @@ func (n *neighbour) expire(_ *timer, now clock.Time) {
 	case NeighbourIncomplete, NeighbourProbe:
 		if n.tries < neighbourTries {
 			e.ask(n)
+			return
+		}
+		if n.state == NeighbourProbe && e.iface.resolver != nil {
+			// Who resolves has not said that it failed: the kernel may be content with what it knows.
+			n.state = NeighbourStale
+			e.wheel.arm(&n.timer, now.Add(neighbourUnused))
 			return
 		}
 		n.state = NeighbourFailed
@@ -264,8 +279,8 @@ func (e *Engine) dropWaiting(n *neighbour) {
 func (e *Engine) setNeighbour(addr wire.Addr, hw wire.HardwareAddr, tags []wire.VLANTag, state NeighbourState) {
 	n := e.neighbours[addr]
 	if n == nil {
-		if state == NeighbourFailed {
-			return
+		if state == NeighbourFailed || state == NeighbourIncomplete {
+			return // nobody here waits for it
 		}
 		if n = e.newNeighbour(addr); n == nil {
 			return
