@@ -19,20 +19,16 @@ const firstCapacity = 4096
 // refused where it would go over the limit, unless the chain is empty: one
 // record of any size gets through, as with SO_RCVBUF in the kernel.
 type Chain struct {
-	limit        atomic.Int64
-	readerAsks   atomic.Uint32
-	writerAsks   atomic.Uint32
-	readerClosed atomic.Bool
-	writerClosed atomic.Bool
-	root         segment
-	_            [64]byte
-	writer       ChainWriter
-	_            [64]byte
-	reader       ChainReader
+	limit  atomic.Int64
+	_      [64]byte
+	writer ChainWriter
+	_      [64]byte
+	reader ChainReader
 }
 
-// segment is one ring of a chain. The root and one that Shrink links have no
-// memory and hold no record.
+// segment is one ring of a chain. The first one, the root, has no memory and
+// holds no record. Nothing points to a segment that both ends have left, so the
+// collector takes it.
 type segment struct {
 	mem  []byte
 	next atomic.Pointer[segment]
@@ -52,9 +48,9 @@ func (s *segment) used() (n uint64) {
 func NewChain(limit int) *Chain {
 	c := new(Chain)
 	c.SetLimit(limit)
-	c.writer = ChainWriter{chain: c, last: &c.root, cur: Writer{reserved: -1}}
-	c.reader.chain = c
-	c.reader.current.Store(&c.root)
+	root := new(segment)
+	c.writer = ChainWriter{chain: c, last: root, cur: Writer{reserved: -1}}
+	c.reader.current.Store(root)
 	return c
 }
 
@@ -75,12 +71,12 @@ func (c *Chain) Reader() *ChainReader { return &c.reader }
 // from any goroutine, and is then a moment old.
 func (c *Chain) Used() int { return int(c.reader.current.Load().used()) }
 
-// ChainWriter is the end of a Chain that puts records in. Its methods do what
-// Writer's do.
+// ChainWriter is the end of a Chain that puts records in, for one goroutine at a
+// time.
 type ChainWriter struct {
 	chain *Chain
 	last  *segment
-	cur   Writer // over last, if that has memory
+	cur   Writer // over last, unless that is the root
 	// old are the rings in front of last that the reader had not emptied when
 	// the writer last looked, and oldUsed what was in them.
 	old     []Writer
@@ -113,7 +109,7 @@ func (w *ChainWriter) Reserve(n int) []byte {
 }
 
 // free looks how far the reader has come and returns how many bytes it is not
-// done with.
+// done with. There is a ring.
 func (w *ChainWriter) free() uint64 {
 	kept := w.old[:0]
 	w.oldUsed = 0
@@ -125,9 +121,6 @@ func (w *ChainWriter) free() uint64 {
 	}
 	clear(w.old[len(kept):])
 	w.old = kept
-	if w.last.mem == nil {
-		return w.oldUsed
-	}
 	return w.oldUsed + w.cur.free()
 }
 
@@ -170,53 +163,23 @@ func powerOfTwo(n uint64) uint64 { return 1 << bits.Len64(n-1) }
 // Writer.Commit.
 func (w *ChainWriter) Commit(n int) { w.cur.Commit(n) }
 
-// Publish shows the reader everything committed and reports whether it asked to
-// be woken. See Writer.Publish.
-func (w *ChainWriter) Publish() (wake bool) {
-	if w.last.mem != nil {
-		w.cur.Publish()
+// Publish shows the reader everything committed, at the cost of one store for
+// all of it.
+func (w *ChainWriter) Publish() {
+	if w.last.mem == nil {
+		return
 	}
-	return answers(&w.chain.readerAsks)
-}
-
-// Shrink gives the memory up if the reader is done with all of it, for an idle
-// socket; the next record begins small again. It reports whether the reader
-// asked to be woken: only when it looks does it let go of its last ring.
-func (w *ChainWriter) Shrink() (wake bool) {
-	if w.last.mem == nil || w.free() != 0 {
-		return false
+	w.cur.Publish()
+	if len(w.old) > 0 {
+		w.free() // lets go of the memory that the reader is done with
 	}
-	w.link(new(segment))
-	w.cur, w.old, w.oldUsed = Writer{reserved: -1}, nil, 0
-	return answers(&w.chain.readerAsks)
 }
 
-// Arm asks the reader for a wake at its next Release and reports whether there
-// is still no room for a record of n bytes. See Writer.Arm.
-func (w *ChainWriter) Arm(n int) bool {
-	w.chain.writerAsks.Store(1)
-	full := w.Reserve(n) == nil
-	w.cur.reserved = -1
-	return full && !w.Closed()
-}
-
-// Used is Chain.Used.
-func (w *ChainWriter) Used() int { return w.chain.Used() }
-
-// Close says that nothing more will be published. May be called from any
-// goroutine, and more than once.
-func (w *ChainWriter) Close() { w.chain.writerClosed.Store(true) }
-
-// Closed reports whether the reader closed its end. May be called from any
-// goroutine.
-func (w *ChainWriter) Closed() bool { return w.chain.readerClosed.Load() }
-
-// ChainReader is the end of a Chain that takes records out. Its methods do what
-// Reader's do.
+// ChainReader is the end of a Chain that takes records out, for one goroutine at
+// a time.
 type ChainReader struct {
-	chain   *Chain
 	current atomic.Pointer[segment] // others read it for Used
-	cur     Reader                  // over current, if that has memory
+	cur     Reader                  // over current, unless that is the root
 }
 
 // Peek returns the next record, nil when there is none now. See Reader.Peek.
@@ -240,10 +203,7 @@ func (r *ChainReader) Peek() []byte {
 			r.cur.Release()
 		}
 		s = next
-		r.cur = Reader{}
-		if s.mem != nil {
-			r.cur.end = endOf(s.mem)
-		}
+		r.cur = Reader{end: endOf(s.mem)}
 		r.current.Store(s)
 	}
 }
@@ -251,29 +211,10 @@ func (r *ChainReader) Peek() []byte {
 // Advance steps over the record that Peek returned. See Reader.Advance.
 func (r *ChainReader) Advance() { r.cur.Advance() }
 
-// Release gives the room of all records passed back to the writer and reports
-// whether it asked to be woken. See Reader.Release.
-func (r *ChainReader) Release() (wake bool) {
+// Release gives the room of all records passed back to the writer, at the cost
+// of one store.
+func (r *ChainReader) Release() {
 	if r.cur.shared != nil {
 		r.cur.Release()
 	}
-	return answers(&r.chain.writerAsks)
 }
-
-// Arm asks the writer for a wake at its next Publish and reports whether there
-// is still nothing to read. See Reader.Arm.
-func (r *ChainReader) Arm() bool {
-	r.chain.readerAsks.Store(1)
-	return r.Peek() == nil && !r.Closed()
-}
-
-// Used is Chain.Used.
-func (r *ChainReader) Used() int { return r.chain.Used() }
-
-// Close says that nothing more will be read. May be called from any goroutine,
-// and more than once.
-func (r *ChainReader) Close() { r.chain.readerClosed.Store(true) }
-
-// Closed reports whether the writer closed its end: Closed and then a Peek that
-// returns nil means the end. May be called from any goroutine.
-func (r *ChainReader) Closed() bool { return r.chain.writerClosed.Load() }

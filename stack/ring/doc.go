@@ -1,9 +1,8 @@
 // Package ring passes records from one goroutine or process to another through
 // memory that the caller gives: one writer, one reader, no lock.
 //
-// A Writer and a Reader share a piece of memory that Format prepared. Chain
-// holds the same two ends over memory that it allocates by need, inside one
-// process. Both pairs have the same methods.
+// A Writer and a Reader share a piece of memory that Format prepared. A Chain
+// has two such ends over memory that it allocates by need, inside one process.
 //
 // # Who owns what
 //

@@ -131,9 +131,6 @@ func (e *end) wordAt(offset uint64) *uint64 {
 // Err returns ErrCorrupt once this end saw the other one lie, else nil.
 func (e *end) Err() error { return e.err }
 
-// Capacity returns the size of the data in bytes.
-func (e *end) Capacity() int { return int(e.capacity) }
-
 // Used returns how many bytes are published and not yet released, words and
 // padding included; 0 means that there is nothing to read. It may be called
 // from any goroutine, and is then a moment old.

@@ -12,33 +12,16 @@ import (
 	"kitnet.dev/kit/stack/ring"
 )
 
-// writer and reader are what the ends of a Records ring and of a Chain share.
+// writer and reader are what the ends of a ring and of a Chain share.
 type writer interface {
 	Reserve(n int) []byte
 	Commit(n int)
-	Publish() bool
-	Arm(n int) bool
-	Used() int
-	Close()
-	Closed() bool
 }
 
 type reader interface {
 	Peek() []byte
 	Advance()
-	Release() bool
-	Arm() bool
-	Used() int
-	Close()
-	Closed() bool
 }
-
-var (
-	_ writer = (*ring.Writer)(nil)
-	_ writer = (*ring.ChainWriter)(nil)
-	_ reader = (*ring.Reader)(nil)
-	_ reader = (*ring.ChainReader)(nil)
-)
 
 // pair makes both ends over new memory, which it returns too.
 func pair(t testing.TB, capacity int) (*ring.Writer, *ring.Reader, []byte) {
@@ -245,44 +228,50 @@ func TestCloseFromTheReader(t *testing.T) {
 }
 
 func TestArmAsksForOneWake(t *testing.T) {
-	chain := ring.NewChain(64)
-	records, recordsReader, _ := pair(t, 64)
-	for name, ends := range map[string]struct {
-		w writer
-		r reader
-	}{
-		"records": {records, recordsReader},
-		"chain":   {chain.Writer(), chain.Reader()},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w, r := ends.w, ends.r
-			require.True(t, put(w, 8, 1))
-			require.False(t, w.Publish(), "nobody asked")
-			require.False(t, r.Arm(), "there is a record: do not sleep")
-			require.True(t, put(w, 8, 2))
-			require.True(t, w.Publish(), "the request stands although the reader looked again")
-			require.True(t, put(w, 8, 3))
-			require.False(t, w.Publish(), "a request is answered once")
+	w, r, _ := pair(t, 64)
+	require.True(t, put(w, 8, 1))
+	require.False(t, w.Publish(), "nobody asked")
+	require.False(t, r.Arm(), "there is a record: do not sleep")
+	require.True(t, put(w, 8, 2))
+	require.True(t, w.Publish(), "the request stands although the reader looked again")
+	require.True(t, put(w, 8, 3))
+	require.False(t, w.Publish(), "a request is answered once")
 
-			require.True(t, put(w, 8, 4))
-			w.Publish()
-			require.True(t, w.Arm(8), "full")
-			wantRecord(t, r, 8, 1)
-			require.True(t, r.Release())
-			require.False(t, w.Arm(8), "there is room again")
-			for i := 2; i < 5; i++ {
-				wantRecord(t, r, 8, byte(i))
-			}
-			require.True(t, r.Release())
-			require.True(t, r.Arm(), "empty")
-			require.True(t, w.Publish(), "even without a record a request is answered")
-		})
+	require.True(t, put(w, 8, 4))
+	w.Publish()
+	require.True(t, w.Arm(8), "full")
+	wantRecord(t, r, 8, 1)
+	require.True(t, r.Release())
+	require.False(t, w.Arm(8), "there is room again")
+	for i := 2; i < 5; i++ {
+		wantRecord(t, r, 8, byte(i))
 	}
+	require.True(t, r.Release())
+	require.True(t, r.Arm(), "empty")
+	require.True(t, w.Publish(), "even without a record a request is answered")
+}
+
+// ends is a ring or a chain under test.
+type ends struct {
+	w       writer
+	r       reader
+	publish func()
+	release func()
+	used    func() int
+}
+
+func ringEnds(w *ring.Writer, r *ring.Reader) ends {
+	return ends{w, r, func() { w.Publish() }, func() { r.Release() }, r.Used}
+}
+
+func chainEnds(c *ring.Chain) ends {
+	return ends{c.Writer(), c.Reader(), c.Writer().Publish, c.Reader().Release, c.Used}
 }
 
 // model checks both ends against a slice queue with random steps.
-func model(t *testing.T, w writer, r reader, maxRecord int, rng *rand.Rand, steps int) {
+func model(t *testing.T, e ends, maxRecord int, rng *rand.Rand, steps int) {
 	t.Helper()
+	w, r := e.w, e.r
 	var committed, visible [][]byte
 	var passed int
 	for step := range steps {
@@ -307,7 +296,7 @@ func model(t *testing.T, w writer, r reader, maxRecord int, rng *rand.Rand, step
 			committed = append(committed, append([]byte{}, b[:n]...))
 			w.Commit(n)
 		case 2:
-			w.Publish()
+			e.publish()
 			visible = append(visible, committed...)
 			committed = nil
 		case 3, 4:
@@ -327,11 +316,10 @@ func model(t *testing.T, w writer, r reader, maxRecord int, rng *rand.Rand, step
 			r.Advance()
 			passed++
 		case 5:
-			r.Release()
+			e.release()
 			if len(visible) == 0 && len(committed) == 0 {
 				require.Nil(t, r.Peek(), "step %d: nothing is there", step)
-				r.Release() // a chain's reader may just have gone over to a ring behind
-				require.Zero(t, r.Used(), "step %d: nothing is in use", step)
+				require.Zero(t, e.used(), "step %d: nothing is in use", step)
 			}
 		}
 	}
@@ -344,82 +332,97 @@ func TestRecordsAgainstAModel(t *testing.T) {
 		capacity := 64 << rng.IntN(6)
 		t.Run(fmt.Sprintf("seed %d capacity %d", seed, capacity), func(t *testing.T) {
 			w, r, _ := pair(t, capacity)
-			model(t, w, r, ring.MaxRecord(capacity), rng, 4000)
+			model(t, ringEnds(w, r), ring.MaxRecord(capacity), rng, 4000)
 			require.NoError(t, w.Err())
 			require.NoError(t, r.Err())
 		})
 	}
 }
 
-// transfer sends total records of changing length through both ends, from two
-// goroutines that sleep by Arm and a channel, and checks each.
-func transfer(t *testing.T, w writer, r reader, total, maxRecord int) {
-	wakeReader, wakeWriter := make(chan struct{}, 1), make(chan struct{}, 1)
-	ring := func(c chan struct{}) {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-	go func() {
-		rng := rand.New(rand.NewPCG(3, 4))
-		for i := range total {
-			n := 8 + rng.IntN(maxRecord-7)
-			b := w.Reserve(n)
-			for b == nil {
-				if w.Publish() {
-					ring(wakeReader)
-				}
-				if w.Arm(n) {
-					<-wakeWriter
-				}
-				b = w.Reserve(n)
-			}
-			binary.LittleEndian.PutUint64(b, uint64(i))
-			for j := range b[8:] {
-				b[8+j] = byte(i)
-			}
-			w.Commit(n)
-			if i%7 == 0 && w.Publish() {
-				ring(wakeReader)
-			}
-		}
-		w.Publish()
-		w.Close()
-		ring(wakeReader)
-	}()
+// send writes numbered records of changing length; full is called until there
+// is room.
+func send(e ends, total, maxRecord int, full func(n int)) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for i := range total {
 		n := 8 + rng.IntN(maxRecord-7)
-		b := r.Peek()
+		b := e.w.Reserve(n)
 		for b == nil {
-			if r.Release() {
-				ring(wakeWriter)
-			}
-			if r.Arm() {
-				<-wakeReader
-			}
-			b = r.Peek()
+			e.publish()
+			full(n)
+			b = e.w.Reserve(n)
+		}
+		binary.LittleEndian.PutUint64(b, uint64(i))
+		for j := range b[8:] {
+			b[8+j] = byte(i)
+		}
+		e.w.Commit(n)
+		if i%7 == 0 {
+			e.publish()
+		}
+	}
+	e.publish()
+}
+
+// receive takes what send wrote; empty is called until there is something.
+func receive(t *testing.T, e ends, total, maxRecord int, empty func()) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := range total {
+		n := 8 + rng.IntN(maxRecord-7)
+		b := e.r.Peek()
+		for b == nil {
+			e.release()
+			empty()
+			b = e.r.Peek()
 		}
 		if len(b) != n || binary.LittleEndian.Uint64(b) != uint64(i) || (n > 8 && b[n-1] != byte(i)) {
 			require.FailNow(t, "wrong record", "record %d: %d bytes, number %d", i, len(b), binary.LittleEndian.Uint64(b))
 		}
-		r.Advance()
-		if i%5 == 0 && r.Release() {
-			ring(wakeWriter)
+		e.r.Advance()
+		if i%5 == 0 {
+			e.release()
 		}
 	}
-	r.Release()
-	for !r.Closed() {
-		<-wakeReader
-	}
-	require.Nil(t, r.Peek())
-	require.Zero(t, r.Used())
+	e.release()
+	require.Nil(t, e.r.Peek())
+	require.Zero(t, e.used())
 }
 
+// The two sleep by Arm and a channel only: a lost wake would hang the test.
 func TestRecordsBetweenGoroutines(t *testing.T) {
+	const total = 100_000
 	w, r, _ := pair(t, 1024)
-	transfer(t, w, r, 100_000, ring.MaxRecord(1024))
+	wakeReader, wakeWriter := make(chan struct{}, 1), make(chan struct{}, 1)
+	wake := func(asked bool, c chan struct{}) {
+		if asked {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+	e := ringEnds(w, r)
+	e.publish = func() { wake(w.Publish(), wakeReader) }
+	e.release = func() { wake(r.Release(), wakeWriter) }
+	go func() {
+		send(e, total, ring.MaxRecord(1024), func(n int) {
+			if w.Arm(n) {
+				<-wakeWriter
+			}
+		})
+		w.Close()
+		wake(w.Publish(), wakeReader)
+	}()
+	receive(t, e, total, ring.MaxRecord(1024), func() {
+		if r.Arm() {
+			<-wakeReader
+		}
+	})
+	for !r.Closed() {
+		if r.Arm() {
+			<-wakeReader
+		}
+	}
 	require.NoError(t, w.Err())
 	require.NoError(t, r.Err())
 }
