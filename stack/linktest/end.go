@@ -42,7 +42,7 @@ type queue struct {
 func (q *queue) len() int { return len(q.b) - q.from }
 
 func (q *queue) push(b *buffer) {
-	if q.from > 0 && len(q.b) == cap(q.b) {
+	if q.from > len(q.b)/2 && len(q.b) == cap(q.b) {
 		q.b = q.b[:copy(q.b, q.b[q.from:])]
 		q.from = 0
 	}

@@ -564,3 +564,20 @@ func TestWireDoesNotAllocate(t *testing.T) {
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, round))
 }
+
+func TestBacklogKeepsItsOrder(t *testing.T) {
+	w := linktest.New(linktest.Config{})
+	next := 0
+	for i := range 900 {
+		require.True(t, w.End(0).Inject(numbered(i, 60)))
+		if i%3 == 0 {
+			require.Equal(t, next, number(w.End(1).Take()))
+			next++
+		}
+	}
+	for _, f := range drain(w.End(1)) {
+		require.Equal(t, next, number(f))
+		next++
+	}
+	require.Equal(t, 900, next)
+}
