@@ -219,6 +219,22 @@ func (l *live) Run(ctx context.Context, rate float64) error {
 	})
 }
 
+// begun waits until more than that have been sent.
+func (l *live) begun(ctx context.Context, before uint64) error {
+	for deadline := time.Now().Add(replyPatience); ; {
+		sent, err := l.Sent()
+		if err != nil || sent > before {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("bench: the generator sent nothing for %v", replyPatience)
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // interruptAfter ends the calling thread's system calls, by signals, once ctx is done. The caller calls what it returns
 // when it needs that no longer.
 func interruptAfter(ctx context.Context) (stop func()) {

@@ -126,9 +126,17 @@ func (r *runner) underLive(ctx context.Context, s Subject, role Role, f func(*pr
 // whileSending runs the generator at a rate, and f after a warm-up meanwhile.
 func whileSending(ctx context.Context, g *live, rate float64, warm time.Duration, f func() error) error {
 	sending, stop := context.WithCancel(ctx)
+	defer stop()
 	sent := make(chan error, 1)
+	before, err := g.Sent()
+	if err != nil {
+		return err
+	}
 	go func() { sent <- g.Run(sending, rate) }()
-	err := pause(ctx, warm)
+	err = g.begun(ctx, before)
+	if err == nil {
+		err = pause(ctx, warm)
+	}
 	if err == nil {
 		err = f()
 	}
