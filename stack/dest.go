@@ -35,6 +35,9 @@ const destCache = 1 << 10
 
 func destSlot(addr wire.Addr) uint32 { return uint32(addr) * 0x9E3779B1 >> (32 - 10) }
 
+// minMTU is the least that every link carries, RFC 791 §3.2.
+const minMTU = 68
+
 // minPMTU is the least path MTU that an ICMP error can teach: Linux's default of net.ipv4.route.min_pmtu.
 const minPMTU = 552
 

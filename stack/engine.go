@@ -40,6 +40,7 @@ type Engine struct {
 	out       []byte
 	outLocal  bool
 	unflushed bool
+	full      bool    // this step flushed and the transmit ring stayed full
 	unread    []*half // have records to publish
 	senders   []*half // have records to send
 	woke      bool    // this step woke somebody
@@ -51,7 +52,6 @@ type Engine struct {
 	portTables map[portKey]*portTable
 	frags      reassembly
 	icmpLimit  tokenBucket
-	idKey      uint64
 	ids        [256]uint16
 	inboxes    []*inbox // by the sending engine's queue
 	loopAddr   localAddr
@@ -90,9 +90,9 @@ const budget = 256
 func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e := &Engine{
 		stack: s, iface: i, queue: queue, number: len(s.engines), link: l, limits: &s.limits,
-		hw: l.HardwareAddr(), mtu: l.MTU(), partial: l.PartialChecksums(), gen: 1,
+		hw: l.HardwareAddr(), mtu: max(l.MTU(), minMTU), partial: l.PartialChecksums(), gen: 1,
 		neighbours: make(map[wire.Addr]*neighbour), pmtu: make(map[wire.Addr]pathMTU), portTables: make(map[portKey]*portTable),
-		icmpLimit: newTokenBucket(s.limits.ICMPErrorsPerSecond), idKey: s.rand.Uint64(),
+		icmpLimit: newTokenBucket(s.limits.ICMPErrorsPerSecond),
 	}
 	if lo, ok := l.(*loopback); ok {
 		e.loop = lo
@@ -118,7 +118,7 @@ func (e *Engine) Step(now clock.Time) clock.Time {
 func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	e.now = now
 	e.steps++
-	e.woke = false
+	e.woke, e.full = false, false
 	if e.hasCalls.Load() {
 		e.runCalls()
 		worked = true

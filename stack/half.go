@@ -26,6 +26,7 @@ type half struct {
 	remote     wire.Addr
 	remotePort uint16
 	connected  bool
+	cut        cut  // of the datagram at the head of tx
 	unread     bool // on the engine's list of halves to publish
 	again      bool // on the engine's list of halves that have more to send
 	handler    Handler
@@ -151,6 +152,10 @@ func (e *Engine) emit() (more bool) {
 	}
 	clear(e.senders[len(kept):])
 	e.senders = kept
+	if len(kept) > 1 { // whoever was first is last next time: a full transmit ring is for all in turn
+		first := kept[0]
+		kept[copy(kept, kept[1:])] = first
+	}
 	return len(kept) > 0
 }
 
@@ -165,13 +170,13 @@ func (e *Engine) emitHalf(h *half) (more bool) {
 			break
 		}
 		m.get(rec)
-		var full bool
+		var res outcome
 		if h.d.proto == wire.ProtocolUDP {
-			full = e.emitUDP(h, &m, rec[outRecord:])
+			res = e.emitUDP(h, &m, rec[outRecord:], &h.cut)
 		} else {
-			full = e.emitICMP(h, &m, rec[outRecord:])
+			res = e.emitICMP(h, &m, rec[outRecord:], &h.cut)
 		}
-		if full {
+		if res == outFull {
 			more = true
 			break
 		}
@@ -188,10 +193,10 @@ func (e *Engine) emitHalf(h *half) (more bool) {
 	return more || n == emitBudget
 }
 
-// emitFailed tells a connected socket why its datagram went nowhere, where that is known at once.
-func (e *Engine) emitFailed(h *half, d *dest, res outcome) {
+// emitFailed tells a connected socket why its datagram went nowhere, where that is known at once, and returns res.
+func (e *Engine) emitFailed(h *half, d *dest, res outcome) outcome {
 	if res != outDropped || !h.connected {
-		return
+		return res
 	}
 	switch {
 	case d.kind == destNoRoute:
@@ -201,6 +206,7 @@ func (e *Engine) emitFailed(h *half, d *dest, res outcome) {
 	case d.kind == destTableFull:
 		h.d.fail(syscall.ENOBUFS)
 	}
+	return res
 }
 
 // attach makes h hear its port. detach ends that.

@@ -141,7 +141,7 @@ func (p *Packet) ReplyWith(b []byte) {
 		src = p.h.local
 	}
 	m := outgoing{src: src, dst: p.ip.Src(), port: p.udp.SrcPort(), ttl: defaultTTL, tos: p.ip.TOS() &^ 3}
-	if e.emitUDP(p.h, &m, b) {
+	if e.emitUDP(p.h, &m, b, new(cut)) == outFull {
 		e.refuse(DropTransmitFull)
 		return
 	}

@@ -63,7 +63,7 @@ func (e *Engine) replyHeader(p wire.IPv4) {
 func (e *Engine) echoCopied(p wire.IPv4, m wire.ICMP) DropReason {
 	m.MakeEchoReply()
 	f := wire.IPv4Fields{TOS: p.TOS() &^ 3, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
-	if e.sendPacket(e.dest(f.Dst), &f, m) {
+	if e.sendPacket(e.dest(f.Dst), &f, m, new(cut)) == outFull {
 		return DropTransmitFull
 	}
 	e.stats.Answered++
@@ -179,8 +179,11 @@ func (e *Engine) sendICMPError(p wire.IPv4, f wire.ICMPErrorFields) {
 	n := wire.PutICMPError(e.icmpBuf[:], f, p)
 	// RFC 1812 §4.3.2.5: precedence 6 (internetwork control) for errors.
 	out := wire.IPv4Fields{TOS: 0xC0, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
-	if !e.sendPacket(e.dest(out.Dst), &out, e.icmpBuf[:n]) {
+	switch e.sendPacket(e.dest(out.Dst), &out, e.icmpBuf[:n], new(cut)) {
+	case outReady:
 		e.stats.ICMPErrorsSent++
+	case outFull:
+		e.refuse(DropTransmitFull)
 	}
 }
 

@@ -29,6 +29,7 @@ type Interface struct {
 	onError    func(error)
 	addrs      atomic.Pointer[[]wire.Prefix]
 	gone       atomic.Bool // a link has failed: the device was deleted
+	idKey      uint64      // of the identifications of fragmented datagrams
 	routes     routeTable
 }
 
@@ -50,7 +51,7 @@ func (i *Interface) MTU() int { return int(i.mtu.Load()) }
 // LinkChanged makes the engines ask their links for the MTU again, for whoever sees that the device's was changed.
 func (i *Interface) LinkChanged() {
 	i.each(func(e *Engine) {
-		e.mtu = e.link.MTU()
+		e.mtu = max(e.link.MTU(), minMTU)
 		e.gen++
 	})
 	i.mtu.Store(int64(i.engines[0].link.MTU()))

@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"math/bits"
+
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -96,11 +98,13 @@ func (e *Engine) commit() {
 
 // allocFrame is a transmit frame, nil when there is none even after a flush.
 func (e *Engine) allocFrame() []byte {
-	if f := e.link.Alloc(); f != nil {
-		return f
+	f := e.link.Alloc()
+	if f == nil && !e.full {
+		e.flush()
+		f = e.link.Alloc()
+		e.full = f == nil
 	}
-	e.flush()
-	return e.link.Alloc()
+	return f
 }
 
 // sendFrame gives a whole frame from allocFrame to the link.
@@ -134,11 +138,8 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
 		return DropIPSource
 	}
 	wire.PutEthernetAddrs(f, to, e.hw)
-	if !e.rx.link.Send(f) {
-		e.flush()
-		if !e.rx.link.Send(f) {
-			return DropTransmitFull
-		}
+	if !e.rx.link.Send(f) && !e.sendAgain(f) {
+		return DropTransmitFull
 	}
 	if e.rx.link != Link(e.loop) {
 		e.stats.TxFrames++
@@ -151,56 +152,78 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
 	return NotDropped
 }
 
-// sendPacket sends an IPv4 payload, in fragments where it is longer than the path's MTU (RFC 791 §2.3). full means that
-// nothing was sent and the transmit ring is full: try again after a flush.
-func (e *Engine) sendPacket(d *dest, f *wire.IPv4Fields, payload []byte) (full bool) {
-	n := wire.IPv4Len + len(payload)
-	if n > d.mtu {
-		e.sendFragments(d, f, payload)
+// sendAgain tries Send once more after a flush, which is a system call: once in a step that finds the ring full.
+func (e *Engine) sendAgain(f []byte) bool {
+	if e.full || e.rx.link == Link(e.loop) {
 		return false
+	}
+	e.flush()
+	e.full = !e.rx.link.Send(f)
+	return !e.full
+}
+
+// sendPacket sends an IPv4 payload, in fragments where it is longer than the path's MTU (RFC 791 §2.3). outFull means that
+// the transmit ring is full: try again with the same c after a flush.
+func (e *Engine) sendPacket(d *dest, f *wire.IPv4Fields, payload []byte, c *cut) outcome {
+	n := wire.IPv4Len + len(payload)
+	if n > d.mtu || c.off > 0 {
+		return e.sendFragments(d, f, payload, c)
 	}
 	b, res := e.begin(d, n)
 	if res != outReady {
-		return res == outFull
+		return res
 	}
 	f.TotalLength = n
 	wire.PutIPv4(b, f)
 	copy(b[wire.IPv4Len:], payload)
 	e.commit()
-	return false
+	return outReady
 }
 
-// sendFragments cuts payload into fragments. A datagram that finds the transmit ring full in the middle is lost, counted
-// once: its fragments alone are of no use.
-func (e *Engine) sendFragments(d *dest, f *wire.IPv4Fields, payload []byte) {
+// A cut says how far a datagram that leaves in fragments has got. Its zero value is one that has not begun.
+type cut struct {
+	off int // bytes of payload sent
+	id  uint16
+}
+
+// sendFragments cuts payload into fragments. Where the transmit ring is full it returns outFull, and goes on from there when
+// it is called with the same c again: a ring that never has room for all fragments at once must not lose every datagram.
+func (e *Engine) sendFragments(d *dest, f *wire.IPv4Fields, payload []byte, c *cut) outcome {
 	room := (d.mtu - wire.IPv4Len) &^ 7
-	f.DF, f.ID = false, e.nextID(f.Src, f.Dst, f.Protocol)
-	e.stats.Fragmented++
-	for off := 0; off < len(payload); off += room {
-		part := payload[off:min(off+room, len(payload))]
+	if c.off == 0 {
+		c.id = e.nextID(f.Src, f.Dst, f.Protocol)
+	}
+	f.DF, f.ID = false, c.id
+	for c.off < len(payload) {
+		part := payload[c.off:min(c.off+room, len(payload))]
 		b, res := e.begin(d, wire.IPv4Len+len(part))
 		if res == outFull {
-			e.refuse(DropTransmitFull)
-			return
+			return outFull
 		}
 		if res == outDropped {
-			return
+			*c = cut{}
+			return outDropped
 		}
-		f.TotalLength, f.FragmentOffset, f.MF = wire.IPv4Len+len(part), off, off+room < len(payload)
+		f.TotalLength, f.FragmentOffset, f.MF = wire.IPv4Len+len(part), c.off, c.off+len(part) < len(payload)
 		wire.PutIPv4(b, f)
 		copy(b[wire.IPv4Len:], part)
 		e.commit()
+		c.off += len(part)
 	}
+	*c = cut{}
+	e.stats.Fragmented++
+	return outReady
 }
 
 // nextID gives the identification of the next fragmented datagram: unique for source, destination and protocol for as long
-// as 65,536 datagrams take (RFC 6864 §4.3), from counters at secret places with secret starts (RFC 7739 §5.3).
+// as 65,536 datagrams take (RFC 6864 §4.3), from counters at secret places with secret starts (RFC 7739 §5.3). The engines
+// of an interface share the key and each have numbers of their own.
 func (e *Engine) nextID(src, dst wire.Addr, p wire.Protocol) uint16 {
-	h := (uint64(src)<<32 | uint64(dst)) ^ uint64(p)<<24 ^ e.idKey
+	h := (uint64(src)<<32 | uint64(dst)) ^ uint64(p)<<24 ^ e.iface.idKey
 	h ^= h >> 33
 	h *= 0xFF51AFD7ED558CCD
 	h ^= h >> 33
 	c := &e.ids[h%uint64(len(e.ids))]
 	*c++
-	return *c + uint16(h>>48)
+	return *c<<bits.Len(uint(len(e.iface.engines)-1)) + uint16(e.queue) + uint16(h>>48)
 }

@@ -45,7 +45,7 @@ type Route struct {
 	Gateway netip.Addr // zero: Dst is on the link
 	Source  netip.Addr // preferred source address; zero: the interface's own that fits best
 	Metric  int
-	MTU     int // 0: the link's
+	MTU     int // 0: the link's. Less than 68, the least that IPv4 goes over (RFC 791 §3.2), counts as 68.
 	Kind    RouteKind
 }
 
@@ -64,7 +64,10 @@ func routeFrom(r Route) (route, error) {
 	if !ok {
 		return route{}, fmt.Errorf("route to %v: the destination is not an IPv4 prefix", r.Dst)
 	}
-	n := route{prefix: p.Masked(), metric: r.Metric, mtu: r.MTU, kind: r.Kind}
+	n := route{prefix: p.Masked(), metric: r.Metric, kind: r.Kind}
+	if r.MTU != 0 {
+		n.mtu = max(r.MTU, minMTU)
+	}
 	for _, a := range []struct {
 		from netip.Addr
 		to   *wire.Addr

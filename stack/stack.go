@@ -55,7 +55,7 @@ func New(cfg Config) *Stack {
 	}
 	s.rand = rand.New(rand.NewPCG(seed, seed^0x9E3779B97F4A7C15))
 	s.list.Store(&[]*Interface{})
-	lo := &Interface{stack: s, name: "lo", mode: Owned, loopback: true, wait: Interrupt}
+	lo := &Interface{stack: s, name: "lo", mode: Owned, loopback: true, wait: Interrupt, idKey: s.rand.Uint64()}
 	lo.mtu.Store(loopbackMTU)
 	lo.addrs.Store(&[]wire.Prefix{})
 	lo.engines = []*Engine{newEngine(s, lo, 0, newLoopback())}
@@ -80,7 +80,7 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		stack: s, name: cfg.Name, index: len(s.ifaces()) - 1, mode: cfg.Mode,
 		hw:    cfg.Links[0].HardwareAddr(),
 		ports: cfg.Ports, resolver: cfg.Resolver, wait: cfg.Wait, spin: cmp.Or(cfg.Spin, DefaultSpin),
-		onConflict: cfg.OnConflict, onError: cfg.OnError,
+		onConflict: cfg.OnConflict, onError: cfg.OnError, idKey: s.rand.Uint64(),
 	}
 	i.mtu.Store(int64(cfg.Links[0].MTU()))
 	i.addrs.Store(&[]wire.Prefix{})

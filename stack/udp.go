@@ -82,46 +82,44 @@ func (e *Engine) udpBroadcast(p wire.IPv4, u wire.UDP) DropReason {
 	return DropUDPNoPort
 }
 
-// emitUDP sends one datagram of a socket. full means that the transmit ring is: the datagram stays in the socket's ring.
-func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte) (full bool) {
+// emitUDP sends one datagram of a socket. outFull means that the transmit ring is: call it again with the same c after a flush.
+func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	d := e.dest(m.dst)
 	src := m.src
 	if src == 0 {
 		src = d.source
 	}
 	n := wire.IPv4Len + wire.UDPLen + len(payload)
-	if n > d.mtu {
-		e.emitLongUDP(h, d, src, m, payload)
-		return false
+	if n > d.mtu || c.off > 0 {
+		return e.emitFailed(h, d, e.emitLongUDP(h, d, src, m, payload, c))
 	}
 	b, res := e.begin(d, n)
 	if res != outReady {
-		e.emitFailed(h, d, res)
-		return res == outFull
+		return e.emitFailed(h, d, res)
 	}
 	sum := wire.CopySum(b[wire.IPv4Len+wire.UDPLen:], payload, 0)
 	wire.PutUDP(b[wire.IPv4Len:], &wire.UDPFields{
 		Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: len(payload),
 	}, sum)
 	wire.PutIPv4(b, &wire.IPv4Fields{
-		TOS: m.tos, TotalLength: n, DF: d.kind == destNeighbour, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
+		TOS: m.tos, TotalLength: n, DF: true, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
 	})
 	e.commit()
-	return false
+	return outReady
 }
 
 // emitLongUDP sends a datagram in fragments, made from a copy with its UDP header in front.
-func (e *Engine) emitLongUDP(h *half, d *dest, src wire.Addr, m *outgoing, payload []byte) {
+func (e *Engine) emitLongUDP(h *half, d *dest, src wire.Addr, m *outgoing, payload []byte, c *cut) outcome {
 	u := e.scratchBuffer()[:wire.UDPLen+len(payload)]
 	sum := wire.CopySum(u[wire.UDPLen:], payload, 0)
 	wire.PutUDP(u, &wire.UDPFields{
 		Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: len(payload),
 	}, sum)
-	e.sendFragments(d, &wire.IPv4Fields{TOS: m.tos, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst}, u)
+	return e.sendFragments(d, &wire.IPv4Fields{TOS: m.tos, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst}, u, c)
 }
 
-// emitICMP sends one message of an ICMP socket, under the socket's identifier.
-func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte) (full bool) {
+// emitICMP sends one message of an ICMP socket, under the socket's identifier, as emitUDP does.
+func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	d := e.dest(m.dst)
 	src := m.src
 	if src == 0 {
@@ -130,7 +128,7 @@ func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte) (full bool) {
 	b := wire.ICMP(e.scratchBuffer()[:copy(e.scratchBuffer(), payload)])
 	b.SetID(h.localPort)
 	b.SetChecksum()
-	return e.sendPacket(d, &wire.IPv4Fields{
+	return e.emitFailed(h, d, e.sendPacket(d, &wire.IPv4Fields{
 		TOS: m.tos, DF: true, TTL: m.ttl, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
-	}, b)
+	}, b, c))
 }
