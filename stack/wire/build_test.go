@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net"
 	"testing"
@@ -154,8 +155,6 @@ func TestPutIPv4(t *testing.T) {
 		require.True(t, p.HeaderOK())
 		p.PutAddrs(f.Src, f.Dst+1)
 		require.False(t, p.HeaderOK())
-		p.SetHeaderChecksum()
-		require.True(t, p.HeaderOK())
 	}
 }
 
@@ -204,7 +203,15 @@ func TestUDPChecksumIsNeverSentAsZero(t *testing.T) {
 	require.Equal(t, uint16(0xFFFF), u.Checksum())
 }
 
-func TestPutEcho(t *testing.T) {
+// putEcho makes an echo message of all of b, whose bytes from 8 on are its data.
+func putEcho(b []byte, typ wire.ICMPType, id, seq uint16) {
+	b[0], b[1] = byte(typ), 0
+	binary.BigEndian.PutUint16(b[4:], id)
+	binary.BigEndian.PutUint16(b[6:], seq)
+	wire.ICMP(b).SetChecksum()
+}
+
+func TestEcho(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	for range 500 {
 		payload := randomBytes(rng, rng.IntN(100))
@@ -213,7 +220,7 @@ func TestPutEcho(t *testing.T) {
 		reply := serialize(t, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(0, 0), Id: id, Seq: seq}, gopacket.Payload(payload))
 
 		got := append(make([]byte, wire.ICMPLen), payload...)
-		wire.PutEcho(got, wire.ICMPEcho, id, seq)
+		putEcho(got, wire.ICMPEcho, id, seq)
 		require.Equal(t, request, got)
 		m, err := wire.ParseICMP(got)
 		require.NoError(t, err)
@@ -238,7 +245,7 @@ func TestPutEcho(t *testing.T) {
 
 func TestMakeEchoReplyClearsTheCode(t *testing.T) {
 	b := make([]byte, 12)
-	wire.PutEcho(b, wire.ICMPEcho, 1, 2)
+	putEcho(b, wire.ICMPEcho, 1, 2)
 	b[1] = 9
 	m := wire.ICMP(b)
 	m.SetChecksum()

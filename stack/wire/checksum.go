@@ -115,12 +115,6 @@ func UpdateChecksum(field, old, new uint16) uint16 {
 	return ^AddSum(AddSum(^field, ^old), new)
 }
 
-// UpdateChecksum32 is UpdateChecksum for 32 bits at an even offset: an address.
-func UpdateChecksum32(field uint16, old, new uint32) uint16 {
-	field = UpdateChecksum(field, uint16(old>>16), uint16(new>>16))
-	return UpdateChecksum(field, uint16(old), uint16(new))
-}
-
 // PseudoSum returns the sum of the pseudo-header that UDP and TCP checksums
 // cover: addresses, protocol and the length of header and payload (RFC 768,
 // RFC 9293 section 3.1). This very number in the field of a received packet is

@@ -30,11 +30,11 @@ func TestDump(t *testing.T) {
 		return frame(wire.EtherTypeARP, append([]byte{}, arp...))
 	}
 	echo := make([]byte, 64)
-	wire.PutEcho(echo, wire.ICMPEcho, 7, 1)
+	putEcho(echo, wire.ICMPEcho, 7, 1)
 	reply := make([]byte, 64)
-	wire.PutEcho(reply, wire.ICMPEchoReply, 7, 1)
+	putEcho(reply, wire.ICMPEchoReply, 7, 1)
 	stamp := make([]byte, 20)
-	wire.PutEcho(stamp, wire.ICMPTimestamp, 7, 1)
+	putEcho(stamp, wire.ICMPTimestamp, 7, 1)
 
 	partial := append([]byte{}, udp...)
 	sum := wire.PseudoSum(between.Src, between.Dst, wire.ProtocolUDP, 13)

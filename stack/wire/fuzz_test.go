@@ -195,7 +195,7 @@ func FuzzUDP(f *testing.F) {
 
 func FuzzICMP(f *testing.F) {
 	echo := make([]byte, 16)
-	wire.PutEcho(echo, wire.ICMPEcho, 1, 2)
+	putEcho(echo, wire.ICMPEcho, 1, 2)
 	f.Add(echo)
 	b := make([]byte, 100)
 	f.Add(b[:wire.PutICMPError(b, wire.ICMPErrorFields{Type: wire.ICMPUnreachable, Code: 4, Rest: 1400}, udpBetween("quoted"))])

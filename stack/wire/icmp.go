@@ -126,16 +126,6 @@ func (m ICMP) MakeEchoReply() {
 	put16(m[0:], 0)
 }
 
-// PutEcho writes the header of an echo message to the start of b, whose bytes
-// from ICMPLen on are its data, and the checksum of all of b.
-func PutEcho(b []byte, typ ICMPType, id, seq uint16) {
-	_ = b[ICMPLen-1]
-	put32(b, uint32(typ)<<24)
-	put16(b[4:], id)
-	put16(b[6:], seq)
-	put16(b[2:], Checksum(b, 0))
-}
-
 // ICMPErrorFields are what an error says.
 type ICMPErrorFields struct {
 	Type ICMPType

@@ -137,12 +137,6 @@ func (p IPv4) PutAddrs(src, dst Addr) {
 	PutAddr(p[16:], dst)
 }
 
-// SetHeaderChecksum computes the checksum of the header as it stands.
-func (p IPv4) SetHeaderChecksum() {
-	put16(p[10:], 0)
-	put16(p[10:], Checksum(p.Header(), 0))
-}
-
 // IPv4Fields are the fields of a header to write, without options.
 type IPv4Fields struct {
 	TOS         uint8
