@@ -3,15 +3,19 @@ package loader
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/bpf"
 	"kitnet.dev/kit/internal/netlab"
@@ -34,8 +38,7 @@ type rig struct {
 // newRig opens the left end of a new veth pair.
 func newRig(t testing.TB, opts netlab.Options, c Config) *rig {
 	t.Helper()
-	r := &rig{t: t, lab: netlab.Test(t, opts)}
-	r.teach(r.lab.Right, ours)
+	r := newClosedRig(t, opts)
 	require.NoError(t, r.open(c))
 	return r
 }
@@ -43,18 +46,23 @@ func newRig(t testing.TB, opts netlab.Options, c Config) *rig {
 // open opens the device with the configuration and steers ours to it.
 func (r *rig) open(c Config) error {
 	c.Interface = r.lab.Left.Interface()
-	c.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
+	c.Logger = r.logger()
+	var d *Device
 	err := r.lab.Left.Do(func() (err error) {
-		r.device, err = Open(c)
+		d, err = Open(c)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	r.t.Cleanup(func() { require.NoError(r.t, r.device.Close()) })
+	r.device = d
+	r.t.Cleanup(func() { require.NoError(r.t, d.Close()) })
 	require.NoError(r.t, r.device.Tables().SetAddress(ours, bpf.Owned))
 	return r.device.Tables().SetEnabled(true)
 }
+
+// logger writes to the rig's log.
+func (r *rig) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&r.log, nil)) }
 
 // teach writes an address at the left end's hardware address into a namespace's neighbour table.
 func (r *rig) teach(ns *netlab.Namespace, addr netip.Addr) {
@@ -196,4 +204,350 @@ func TestEchoInPlace(t *testing.T) {
 			r.wantEcho(300, 1472)
 		})
 	}
+}
+
+// Frames longer than a buffer go both ways, in several descriptors, whatever the buffers' size.
+func TestJumbo(t *testing.T) {
+	for _, c := range []Config{{}, {FrameSize: 2048}, {Attach: AttachGeneric}} {
+		t.Run(fmt.Sprintf("%s, frames of %d", c.Attach, c.FrameSize), func(t *testing.T) {
+			c.RingSize = 64
+			r := newRig(t, netlab.Options{MTU: 9000}, c)
+			require.True(t, r.device.Info().Queues[0].MultiBuffer)
+			for _, size := range []int{20, 1750, 1751, 3798, 3799, 8000, 8972} {
+				r.wantEcho(3, size)
+			}
+			r.wantEcho(100, 8972)
+			counters := r.device.Links()[0].Counters()
+			require.NotZero(t, counters.RxJoined)
+			require.Zero(t, counters.TxInvalid+counters.RxInvalid+counters.RxTooLong+counters.CompletionInvalid)
+
+			conn, err := r.lab.Right.ListenPacket("udp4", ":9")
+			require.NoError(t, err)
+			defer conn.Close()
+			l := r.device.Links()[0]
+			frame := l.Alloc()
+			require.Len(t, frame, 9000+frameExtra)
+			require.True(t, l.Send(frame[:copy(frame, r.datagram(9, testFrame(8972, 1)))]))
+			r.until(func() bool { return !l.Flush() }, "the frame stays queued")
+			got := make([]byte, 9000)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+			n, _, err := conn.ReadFrom(got)
+			require.NoError(t, err)
+			require.Equal(t, testFrame(8972, 1), got[:n])
+		})
+	}
+}
+
+// MTUs about the borders of both frame sizes.
+func TestMTUs(t *testing.T) {
+	for _, mtu := range []int{1500, 1774, 1775, 2030, 3506, 3822, 4078, 4079} {
+		t.Run(strconv.Itoa(mtu), func(t *testing.T) {
+			r := newRig(t, netlab.Options{MTU: mtu}, Config{RingSize: 64})
+			require.Equal(t, mtu, r.device.Links()[0].MTU())
+			r.wantEcho(5, mtu-28)
+		})
+	}
+}
+
+// Every queue receives and sends: on veth a frame arrives on the queue it was sent on, and flows spread over the queues.
+func TestQueues(t *testing.T) {
+	for _, queues := range []int{2, 4} {
+		t.Run(strconv.Itoa(queues), func(t *testing.T) {
+			r := newRig(t, netlab.Options{Queues: queues}, Config{RingSize: 64})
+			require.Len(t, r.device.Links(), queues)
+			seen := map[int]bool{}
+			r.until(func() bool {
+				conn := r.dial(7)
+				_, err := conn.Write([]byte("which queue?"))
+				require.NoError(t, err)
+				r.receive(1, func(l *Link, frame []byte) {
+					seen[l.Queue()] = true
+					turn(frame)
+					require.True(t, l.Send(frame))
+				})
+				require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+				_, err = conn.Read(make([]byte, 100))
+				require.NoError(t, err)
+				return len(seen) == queues
+			}, "some queue receives nothing")
+			for _, l := range r.device.Links() {
+				require.NotZero(t, l.Counters().RxFrames)
+				require.NotZero(t, l.Counters().TxFrames)
+				require.True(t, l.CanSend())
+			}
+		})
+	}
+}
+
+// Only the chosen queues are taken; frames on the others are the kernel's.
+func TestChosenQueues(t *testing.T) {
+	r := newRig(t, netlab.Options{Queues: 4}, Config{RingSize: 64, Queues: []int{2}})
+	require.Len(t, r.device.Links(), 1)
+	require.Equal(t, 2, r.device.Links()[0].Queue())
+	require.ErrorIs(t, newClosedRig(t, netlab.Options{}).open(Config{Queues: []int{1}}), ErrConfig)
+}
+
+func TestLinkDownAndUp(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	r.wantEcho(3, 100)
+	l := r.device.Links()[0]
+	r.ip("link", "set", "dev", r.lab.Left.Interface(), "down")
+	require.False(t, r.device.Info().Up)
+	require.True(t, l.Send(l.Alloc()[:copy(l.Alloc(), r.datagram(9, nil))]))
+	require.False(t, l.Flush(), "no hurry while the interface is down")
+	require.NotZero(t, l.Counters().KickDown)
+	require.NoError(t, l.Wait(time.Millisecond), "the interface is not gone")
+
+	r.ip("link", "set", "dev", r.lab.Left.Interface(), "up")
+	r.until(func() bool { return r.device.Info().Running }, "no carrier")
+	r.until(func() bool { l.Flush(); return l.Counters().Completions == l.Counters().TxFrames }, "what was queued is not sent")
+	r.wantEcho(3, 100)
+}
+
+// ip runs ip(8) in the left end's namespace.
+func (r *rig) ip(args ...string) {
+	r.t.Helper()
+	_, err := r.lab.Left.Run(r.t.Context(), "ip", args...)
+	require.NoError(r.t, err)
+}
+
+// The peer is down: what is sent is dropped by the driver, and nothing is stuck.
+func TestPeerDown(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{RingSize: 64})
+	_, err := r.lab.Right.Run(t.Context(), "ip", "link", "set", "dev", r.lab.Right.Interface(), "down")
+	require.NoError(t, err)
+	l := r.device.Links()[0]
+	for range 500 {
+		frame := l.Alloc()
+		require.NotNil(t, frame)
+		require.True(t, l.Send(frame[:copy(frame, r.datagram(9, nil))]))
+		l.Flush()
+	}
+	r.until(func() bool { l.Flush(); return l.Counters().Completions == 500 }, "frames are lost")
+	_, err = r.lab.Right.Run(t.Context(), "ip", "link", "set", "dev", r.lab.Right.Interface(), "up")
+	require.NoError(t, err)
+}
+
+func TestDeletedInterfaceEndsWait(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	l := r.device.Links()[0]
+	ended := make(chan error, 1)
+	go func() {
+		err := l.Wait(-1)
+		for err == nil {
+			l.Poll(64, drop)
+			err = l.Wait(-1)
+		}
+		ended <- err
+	}()
+	r.ip("link", "delete", r.lab.Left.Interface())
+	select {
+	case err := <-ended:
+		require.ErrorIs(t, err, ErrGone)
+		require.ErrorIs(t, err, unix.ENETDOWN)
+	case <-time.After(patience):
+		t.Fatal("Wait sleeps on")
+	}
+	info := r.device.Info()
+	require.False(t, info.Present)
+	require.False(t, info.Up)
+	require.Equal(t, r.lab.Left.Interface(), info.Interface)
+	require.True(t, l.Send(l.Alloc()[:60]))
+	require.False(t, l.Flush(), "and nothing hangs")
+	require.ErrorIs(t, l.Wait(0), ErrGone)
+}
+
+// While one socket is closing, its queue is busy for some milliseconds: Open waits.
+func TestReopenAtOnce(t *testing.T) {
+	r := newRig(t, netlab.Options{Queues: 2}, Config{RingSize: 64})
+	for range 10 {
+		require.NoError(t, r.device.Close())
+		require.NoError(t, r.open(Config{RingSize: 64}))
+	}
+	r.wantEcho(3, 100)
+}
+
+// A socket of another program holds the queue for good: the error says so.
+func TestBusyQueue(t *testing.T) {
+	r := newClosedRig(t, netlab.Options{})
+	u, err := mapUmem(2048, 128, 1, 0, false)
+	require.NoError(t, err)
+	defer u.close()
+	require.NoError(t, r.lab.Left.Do(func() error {
+		other, err := openSocket(u, r.lab.Left.Index(), 0, ringSizes{64, 64, 128, 64}, bindMode{})
+		if err == nil {
+			t.Cleanup(func() { require.NoError(t, other.close()) })
+		}
+		return err
+	}))
+	err = r.open(Config{})
+	require.ErrorIs(t, err, ErrQueueBusy)
+	require.ErrorIs(t, err, unix.EBUSY)
+	require.ErrorContains(t, err, "ss --xdp")
+	other, err := r.card().attachedProgram()
+	require.NoError(t, err)
+	require.Nil(t, other, "the failed Open left its program behind")
+}
+
+// The completion ring is smaller than what is sent, so the kernel says EAGAIN: Flush reaps and all goes out.
+func TestFullCompletionRing(t *testing.T) {
+	r := newClosedRig(t, netlab.Options{})
+	u, err := mapUmem(2048, 512, 1, 0, false)
+	require.NoError(t, err)
+	defer u.close()
+	var s *socket
+	require.NoError(t, r.lab.Left.Do(func() error {
+		s, err = openSocket(u, r.lab.Left.Index(), 0, ringSizes{rx: 256, tx: 256, fill: 512, completion: 16}, bindMode{})
+		return err
+	}))
+	defer s.close()
+	s.raiseBudget(256)
+	l, err := newLink(u, s.rings, s, s.fd, linkConfig{mtu: 1500, target: 256, limit: 256})
+	require.NoError(t, err)
+	defer l.wake.close()
+	for range 200 {
+		frame := l.Alloc()
+		require.True(t, l.Send(frame[:copy(frame, r.datagram(9, nil))]))
+	}
+	r.until(func() bool { l.Flush(); return l.Counters().Completions == 200 }, "frames are stuck")
+	require.NotZero(t, l.Counters().KickAgain)
+	require.Len(t, u.free, 256)
+}
+
+// The kernel refuses a descriptor outside the packet memory, counts it, and the link goes on.
+func TestInvalidTransmitDescriptor(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	l := r.device.Links()[0]
+	l.putTx(1<<40, 60, 0)
+	r.until(func() bool { return !l.Flush() }, "the descriptor is stuck")
+	stats, err := r.device.Stats()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, stats[0].TxInvalid)
+	r.wantEcho(3, 100)
+}
+
+// Nobody polls: the kernel counts what it drops.
+func TestStatistics(t *testing.T) {
+	r := newRig(t, netlab.Options{Queues: 2}, Config{RingSize: 64})
+	conn := r.dial(7)
+	r.until(func() bool {
+		for range 100 {
+			_, err := conn.Write([]byte("too many"))
+			require.NoError(t, err)
+		}
+		stats, err := r.device.Stats()
+		require.NoError(t, err)
+		require.Len(t, stats, 2)
+		require.Equal(t, 1, stats[1].Queue)
+		dropped := uint64(0)
+		for _, s := range stats {
+			dropped += s.RxFillRingEmpty + s.RxRingFull
+		}
+		return dropped > 0
+	}, "nothing was dropped")
+	r.receive(64, func(*Link, []byte) {})
+	r.wantEcho(3, 100)
+}
+
+func TestInfoFollowsTheInterface(t *testing.T) {
+	r := newRig(t, netlab.Options{Queues: 2}, Config{HugePages: true})
+	info := r.device.Info()
+	require.Equal(t, r.lab.Left.Interface(), info.Interface)
+	require.Equal(t, r.lab.Left.Index(), info.Index)
+	require.Equal(t, r.lab.Left.HardwareAddr(), info.HardwareAddr)
+	require.Equal(t, "veth", info.Driver)
+	require.True(t, info.Present && info.Up && info.Running && info.PartialChecksums)
+	require.Equal(t, AttachNative, info.Attach)
+	require.Equal(t, [5]int{1500, 1500, 2048, 4096, 2048}, [5]int{info.MTU, info.DeviceMTU, info.FrameSize, info.Frames, info.RingSize})
+	require.Equal(t, [2]int{2, 2}, [2]int{info.RxQueues, info.TxQueues})
+	require.NotZero(t, info.ProgramID)
+	require.NotZero(t, info.LinkID)
+	require.Equal(t, "kit_xdp", info.Program)
+	require.Len(t, info.Queues, 2)
+	l := r.device.Links()[0]
+	require.Equal(t, [6]byte(r.lab.Left.HardwareAddr()), l.HardwareAddr())
+	require.True(t, l.PartialChecksums())
+
+	for mtu, want := range map[string]int{"1000": 1000, "1700": 1500} {
+		r.ip("link", "set", "dev", info.Interface, "mtu", mtu)
+		require.Equal(t, want, r.device.Info().MTU)
+		require.Equal(t, want, l.MTU())
+	}
+	r.ip("link", "set", "dev", info.Interface, "down")
+	r.ip("link", "set", "dev", info.Interface, "name", "renamed")
+	require.Equal(t, "renamed", r.device.Info().Interface)
+	r.ip("link", "set", "dev", "renamed", "name", info.Interface)
+}
+
+// Busy polling is accepted, found to be of no use on veth, and harms nothing.
+func TestBusyPollOnVeth(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{BusyPoll: true})
+	require.True(t, r.device.Info().Queues[0].BusyPoll)
+	r.wantEcho(10, 100)
+	l := r.device.Links()[0]
+	l.Poll(64, drop)
+	require.False(t, l.busyPoll)
+}
+
+func TestCloseGivesEverythingBack(t *testing.T) {
+	r := newClosedRig(t, netlab.Options{Queues: 2})
+	require.NoError(t, r.open(Config{}))
+	require.NoError(t, r.device.Close())
+	before := descriptors(t)
+	for range 3 {
+		require.NoError(t, r.open(Config{}))
+		l := r.device.Links()[0]
+		require.NoError(t, r.device.Close())
+		require.NoError(t, r.device.Close(), "twice is fine")
+		l.Wake()
+		require.NotPanics(t, func() { r.device.Info() })
+		_, err := r.device.Stats()
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+	require.Equal(t, before, descriptors(t))
+	require.Error(t, r.open(Config{Queues: []int{0, 7}}))
+	require.Equal(t, before, descriptors(t), "a failed Open leaves nothing open")
+}
+
+// descriptors counts the process's open files.
+func descriptors(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries)
+}
+
+func TestOpenUnknownInterface(t *testing.T) {
+	r := newClosedRig(t, netlab.Options{})
+	require.NoError(t, r.lab.Left.Do(func() error {
+		_, err := Open(Config{Interface: "nosuch0"})
+		require.ErrorIs(t, err, ErrGone)
+		require.ErrorIs(t, err, unix.ENODEV)
+		_, err = Open(Config{Interface: "lo"})
+		require.ErrorIs(t, err, ErrConfig)
+		require.ErrorContains(t, err, "choose an Ethernet interface")
+		return nil
+	}))
+}
+
+// Nothing on a frame's way allocates, the system calls included.
+func TestNoAllocationsOnVeth(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	conn := r.dial(7)
+	l := r.device.Links()[0]
+	payload := []byte("payload")
+	input := func(frame []byte) { turn(frame); l.Send(frame) }
+	frames := r.datagram(9, payload)
+	require.Zero(t, testing.AllocsPerRun(200, func() {
+		_, _ = conn.Write(payload)
+		_ = l.Wait(time.Second)
+		l.Poll(64, input)
+		if out := l.Alloc(); out != nil {
+			l.Send(out[:copy(out, frames)])
+		}
+		l.Flush()
+		l.Wake()
+		_ = l.Wait(time.Second)
+		_ = l.Wait(time.Millisecond)
+	}))
+	require.NotZero(t, l.Counters().RxFrames)
 }

@@ -3,6 +3,7 @@ package loader
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -202,13 +203,18 @@ func probeCard(name string) (*CardFacts, error) {
 func (c *card) vlans() ([]string, error) {
 	all, err := c.links.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, err
+		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
+	return vlansOn(all, c.index), nil
+}
+
+// vlansOn are the names of those interfaces that are VLANs on top of the one with the given index.
+func vlansOn(all []netlink.Link, index int) []string {
 	var names []string
 	for _, l := range all {
-		if l.Type() == "vlan" && l.Attrs().ParentIndex == c.index {
+		if l.Type() == "vlan" && l.Attrs().ParentIndex == index {
 			names = append(names, l.Attrs().Name)
 		}
 	}
-	return names, nil
+	return names
 }

@@ -89,8 +89,9 @@ func (l *Link) lost(err error) {
 // A wakeup is the eventfd that ends a sleep. The lock is for closing: nobody may write to a descriptor whose number
 // already means something else.
 type wakeup struct {
-	mu sync.RWMutex
-	fd int // -1 when closed
+	mu    sync.RWMutex
+	fd    int     // -1 when closed
+	count [8]byte // what drain reads; here so that it is not allocated
 }
 
 // open makes the eventfd.
@@ -117,8 +118,7 @@ func (w *wakeup) ring() {
 
 // drain makes the eventfd unreadable until the next ring.
 func (w *wakeup) drain() {
-	var count [8]byte
-	_, _ = unix.Read(w.fd, count[:])
+	_, _ = unix.Read(w.fd, w.count[:])
 }
 
 func (w *wakeup) close() error {
