@@ -16,6 +16,7 @@ type dest struct {
 	mtu     int
 	source  wire.Addr // preferred source address
 	neigh   *neighbour
+	inside  *Engine
 	expires clock.Time // of a path MTU
 	hw      wire.HardwareAddr
 }
@@ -27,6 +28,7 @@ const (
 	destUnreachable                 // a route refuses it
 	destTableFull                   // no neighbour entry could be made
 	destLocal                       // ours: the in-stack loopback
+	destInside                      // another interface's: its engine inside takes the packet
 	destGroup                       // broadcast or multicast: hw is the Ethernet address
 	destNeighbour                   // by way of neigh
 )
@@ -74,6 +76,10 @@ func (e *Engine) fillDest(d *dest) {
 		return
 	case d.addr.IsMulticast():
 		d.kind, d.hw, d.source = destGroup, d.addr.MulticastHardwareAddr(), e.sourceFor(d.addr)
+		return
+	}
+	if i := e.stack.ownerOf(d.addr); i != nil {
+		d.kind, d.mtu, d.source, d.inside = destInside, loopbackMTU, e.sourceFor(d.addr), i.engine(uint32(e.queue))
 		return
 	}
 	r, ok := e.iface.routes.lookup(d.addr)

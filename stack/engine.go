@@ -39,6 +39,8 @@ type Engine struct {
 	// What is being sent.
 	out       []byte
 	outLocal  bool
+	outInside *Engine // the packet goes to another interface's
+	outLen    int
 	unflushed bool
 	full      bool    // this step flushed and the transmit ring stayed full
 	unread    []*half // have records to publish
@@ -53,7 +55,7 @@ type Engine struct {
 	frags      reassembly
 	icmpLimit  tokenBucket
 	ids        [256]uint16
-	inboxes    []*inbox // by the sending engine's queue
+	inboxes    []atomic.Pointer[inbox] // by the sending engine's number
 	loopAddr   localAddr
 	ether      wire.EthernetInfo
 	sockets    int
@@ -127,9 +129,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	if e.link != Link(e.loop) {
 		n = e.link.Poll(budget, e.input)
 	}
-	if e.inboxes != nil {
-		n += e.takeForwarded(budget)
-	}
+	n += e.takeForwarded(budget)
 	e.wheel.advance(now)
 	more := e.emit()
 	n += e.loop.Poll(budget, e.inLocal)
@@ -229,8 +229,8 @@ func (e *Engine) idle() bool {
 	if e.hasCalls.Load() || e.dirty.Load() != nil || e.stopping.Load() {
 		return false
 	}
-	for _, in := range e.inboxes {
-		if in != nil && in.r.Peek() != nil {
+	for from := range e.inboxes {
+		if in := e.inboxes[from].Load(); in != nil && in.r.Peek() != nil {
 			return false
 		}
 	}

@@ -7,11 +7,13 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// A frame that arrives at another engine than the one it concerns goes over by a bounded ring: fragments to the engine
-// that puts their datagram together, as a card spreads them by other fields than whole packets; ARP and path MTUs to every
-// engine, as each has its own tables.
+// What one engine has for another goes over by a bounded ring. Among the engines of a card: fragments to the one that puts
+// their datagram together, as a card spreads them by other fields than whole packets; ARP and path MTUs to every one, as each
+// has its own tables. Between interfaces: packets that never leave the host, such as a handler's answer from 127.0.0.1 to a
+// socket on a card's address.
 
-const forwardBytes = 128 << 10
+// forwardBytes is enough for the longest packet wherever it begins in the ring.
+const forwardBytes = 256 << 10
 
 // An inbox is what one engine has for another.
 type inbox struct {
@@ -19,23 +21,18 @@ type inbox struct {
 	r *ring.Reader // the receiving engine's
 }
 
-// connectEngines makes the rings between the engines of one interface.
-func connectEngines(es []*Engine) {
-	for _, to := range es {
-		to.inboxes = make([]*inbox, len(es))
-		for _, from := range es {
-			if from != to {
-				to.inboxes[from.queue] = newInbox()
-			}
-		}
+// inboxTo is e's inbox at another engine, made when e has something for it the first time: most pairs of engines never do.
+func (e *Engine) inboxTo(to *Engine) *inbox {
+	slot := &to.inboxes[e.number]
+	in := slot.Load()
+	if in == nil {
+		mem := ringMemory(forwardBytes)
+		in = new(inbox)
+		in.w, _ = ring.NewWriter(mem)
+		in.r, _ = ring.NewReader(mem)
+		slot.Store(in)
 	}
-}
-
-func newInbox() *inbox {
-	mem := ringMemory(forwardBytes)
-	w, _ := ring.NewWriter(mem)
-	r, _ := ring.NewReader(mem)
-	return &inbox{w, r}
+	return in
 }
 
 // ringMemory is formatted memory for a ring; the capacity is a constant power of two.
@@ -84,7 +81,7 @@ func (e *Engine) forwardToSiblings(frame []byte) {
 }
 
 func (e *Engine) put(to *Engine, frame []byte) bool {
-	w := to.inboxes[e.queue].w
+	w := e.inboxTo(to).w
 	b := w.Reserve(len(frame))
 	if b == nil {
 		return false
@@ -96,19 +93,45 @@ func (e *Engine) put(to *Engine, frame []byte) bool {
 	return true
 }
 
+// beginInside makes room for an IPv4 packet of n bytes for another interface's engine; commitInside sends it.
+func (e *Engine) beginInside(to *Engine, n int) []byte {
+	b := e.inboxTo(to).w.Reserve(wire.EthernetLen + n)
+	if b == nil {
+		return nil
+	}
+	e.outInside, e.outLen = to, len(b)
+	wire.PutEthernet(b, &wire.EthernetInfo{Type: wire.EtherTypeIPv4})
+	return b[wire.EthernetLen:]
+}
+
+func (e *Engine) commitInside() {
+	to := e.outInside
+	e.outInside = nil
+	w := e.inboxTo(to).w
+	w.Commit(e.outLen)
+	w.Publish()
+	to.wakeIfAsleep()
+}
+
 // takeForwarded takes what other engines passed on, up to budget frames from each.
 func (e *Engine) takeForwarded(budget int) (n int) {
-	for _, in := range e.inboxes {
+	for from := range e.inboxes {
+		in := e.inboxes[from].Load()
 		if in == nil {
 			continue
 		}
+		inside := e.stack.engines[from].iface != e.iface
 		for range budget {
 			f := in.r.Peek()
 			if f == nil {
 				break
 			}
 			n++
-			e.receiveForwarded(f)
+			if inside {
+				e.receiveLocal(f)
+			} else {
+				e.receiveForwarded(f)
+			}
 			in.r.Advance()
 		}
 		in.r.Release()

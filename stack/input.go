@@ -41,10 +41,12 @@ func (e *Engine) receiveTapped(frame []byte) {
 	e.tap(e.iface, e.queue, Received, r, e.now, e.tapped)
 }
 
-// receiveLocal takes a packet that the in-stack loopback lends.
+// receiveLocal takes a packet that the in-stack loopback lends, or another interface's engine. To an address of another
+// interface an answer goes by that one's engine.
 func (e *Engine) receiveLocal(frame []byte) {
 	e.stats.RxLocal++
 	e.rx = rx{link: e.loop, frame: frame, l3: wire.EthernetLen}
+	e.rx.copied = e.local(wire.IPv4(frame[wire.EthernetLen:]).Src()) == nil
 	if e.tap != nil {
 		e.tapped = append(e.tapped[:0], frame...)
 	}
@@ -63,7 +65,7 @@ func (e *Engine) ethernet(frame []byte) DropReason {
 		return DropFrameTooShort
 	}
 	x := &e.rx
-	x.frame, x.l3, x.group, x.whole = frame, wire.EthernetLen, false, false
+	x.frame, x.l3, x.group, x.whole, x.copied = frame, wire.EthernetLen, false, false, false
 	x.src = wire.HardwareAddr(frame[6:12])
 	if wire.HardwareAddr(frame[0:6]) != e.hw {
 		if x.group = frame[0]&1 != 0; !x.group {
@@ -115,7 +117,8 @@ func (e *Engine) ipv4(b []byte) DropReason {
 	if e.rx.group && la.kind == localUnicast {
 		return DropIPLinkBroadcast
 	}
-	if e.rx.copied = p.HasOptions(); e.rx.copied {
+	if p.HasOptions() {
+		e.rx.copied = true
 		if r := e.ipv4Options(p); r != NotDropped {
 			return r
 		}

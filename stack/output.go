@@ -28,6 +28,12 @@ func (e *Engine) begin(d *dest, n int) ([]byte, outcome) {
 			return b, outReady
 		}
 		return nil, outFull
+	case destInside:
+		if b := e.beginInside(d.inside, n); b != nil {
+			e.stats.Output++
+			return b, outReady
+		}
+		return nil, outFull
 	case destGroup:
 		f := e.allocFrame()
 		if f == nil {
@@ -88,6 +94,9 @@ func (e *Engine) commit() {
 	case e.outLocal:
 		e.outLocal = false
 		e.loop.commit()
+		e.stats.Sent++
+	case e.outInside != nil:
+		e.commitInside()
 		e.stats.Sent++
 	case e.out != nil:
 		e.sendFrame(e.out)

@@ -94,8 +94,8 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		i.engines = append(i.engines, e)
 		s.engines = append(s.engines, e)
 	}
-	if len(i.engines) > 1 {
-		connectEngines(i.engines)
+	for _, e := range s.engines {
+		e.inboxes = append(e.inboxes, make([]atomic.Pointer[inbox], len(s.engines)-len(e.inboxes))...)
 	}
 	list := slices.Clone(s.ifaces())
 	list = slices.Insert(list, len(list)-1, i)
@@ -260,6 +260,9 @@ func (s *Stack) addressesChanged() {
 	}
 	s.owners.Store(&m)
 	s.gen.Add(1)
+	for _, e := range s.engines {
+		e.post(func() { e.gen++ })
+	}
 }
 
 // ownerOf is the interface that has the address, nil when it is not ours.
