@@ -25,9 +25,10 @@ func (k *Kit) WriteBatch(t Token, ms []stack.Message, flags int) (int, error) {
 	return s.write(ms, flags)
 }
 
-// Handle makes h receive the messages of a socket instead of the receiving calls, from the next one on; nil gives them
-// back to those. h runs on the engine, with the frame as it came, before any copy, and may answer in place. It must not
-// block, keep the packet or its slices, or call anything of the Kit. Errors: EBADF; EINTR.
+// Handle makes h receive the messages of a UDP socket instead of the receiving calls, from the next one on; nil gives them
+// back to those, which meanwhile take what came before and then wait. h runs on the engine, with the frame as it came,
+// before any copy, and may answer in place. It must not block, keep the packet or its slices, or call anything of the Kit.
+// Errors: EBADF; EOPNOTSUPP, an ICMP socket; EINTR.
 func (k *Kit) Handle(t Token, h stack.Handler) error {
 	s, err := k.find(t)
 	if err != nil {

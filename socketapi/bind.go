@@ -3,6 +3,8 @@ package socketapi
 import (
 	"net/netip"
 	"syscall"
+
+	"kitnet.dev/kit/stack/wire"
 )
 
 // Bind gives a socket its one address and port, and rewrites addr with those it got.
@@ -38,11 +40,12 @@ func (k *Kit) Bind(t Token, addr *netip.AddrPort) error {
 
 // Connect fixes the peer of a socket: Send then goes there, and only the peer's messages, and the errors about what was
 // sent to it, are received from then on. Nothing is sent, so it does not block for the peer. An unbound socket is bound
-// to the address that the route to the peer prefers. There is no disconnect.
+// to the address that the route to the peer prefers. There is no disconnect. The port of an ICMP socket's peer is 0,
+// whatever addr says.
 //
-// Errors: EBADF; EISCONN, the socket is connected; ENETUNREACH, no route leads there; EACCES, a broadcast address after
-// SO_BROADCAST was switched off; EADDRINUSE, no port is free; EINVAL, port 0 on a UDP socket; EDESTADDRREQ, addr is zero;
-// EAFNOSUPPORT, addr is not IPv4; EINTR.
+// Errors: EBADF; EISCONN, the socket is connected; ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses;
+// EACCES, a broadcast address after SO_BROADCAST was switched off; EADDRINUSE, no port is free; EINVAL, port 0 on a UDP
+// socket; EDESTADDRREQ, addr is zero; EAFNOSUPPORT, addr is not IPv4; EINTR.
 func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	s, err := k.find(t)
 	if err != nil {
@@ -50,6 +53,9 @@ func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	}
 	if addr, err = peer(addr); err != nil {
 		return err
+	}
+	if s.d.Protocol() == wire.ProtocolICMP {
+		addr = netip.AddrPortFrom(addr.Addr(), 0)
 	}
 	if err := s.d.Connect(addr); err != nil {
 		return s.overtaken(err)

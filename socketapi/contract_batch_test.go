@@ -166,4 +166,7 @@ var handlerRows = []row{
 		w.far.sends(client, "x", addr)
 		require.Equal(t, [2]netip.AddrPort{from, addr}, <-seen)
 	}},
+	{"Handle", "an ICMP socket is EOPNOTSUPP", func(t *testing.T, w *world) {
+		require.ErrorIs(t, w.near.Handle(w.near.icmp(), func(*stack.Packet) {}), EOPNOTSUPP)
+	}},
 }

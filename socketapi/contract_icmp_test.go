@@ -28,7 +28,10 @@ var icmpRows = []row{
 	{"ICMP", "an echo request gets its reply, under the identifier that is bound", func(t *testing.T, w *world) {
 		for _, to := range []netip.Addr{w.far.cards[0], w.near.cards[0], INADDR_LOOPBACK} {
 			s := w.near.icmp()
-			id := w.near.bind(s, any0).Port()
+			require.NoError(t, w.near.Connect(s, netip.AddrPortFrom(to, 0)))
+			name, err := w.near.GetSockName(s)
+			require.NoError(t, err)
+			id := name.Port()
 			require.NotZero(t, id)
 			w.near.sends(s, string(echoRequest(1, "ping")), netip.AddrPortFrom(to, 0))
 			m, from := w.near.hearsICMP(s)
@@ -38,6 +41,20 @@ var icmpRows = []row{
 			require.Equal(t, uint16(1), binary.BigEndian.Uint16(m[6:]))
 			require.Equal(t, "ping", string(m[8:]))
 		}
+	}},
+	{"ICMP", "a reply comes to a bound socket", func(t *testing.T, w *world) {
+		s := w.near.icmp()
+		addr := w.near.bind(s, netip.AddrPortFrom(w.near.cards[1], 4711))
+		require.Equal(t, uint16(4711), addr.Port())
+		w.near.sends(s, string(echoRequest(1, "")), netip.AddrPortFrom(w.far.cards[1], 0))
+		m, _ := w.near.hearsICMP(s)
+		require.Equal(t, uint16(4711), binary.BigEndian.Uint16(m[4:]))
+	}},
+	{"ICMP", "a connected socket hears the replies whatever port the peer was given with", func(t *testing.T, w *world) {
+		s := w.near.icmp()
+		require.NoError(t, w.near.Connect(s, netip.AddrPortFrom(w.far.cards[0], 7)))
+		w.near.sends(s, string(echoRequest(1, "")), netip.AddrPortFrom(w.far.cards[0], 7))
+		w.near.hearsICMP(s)
 	}},
 	{"ICMP", "an unbound socket is bound to an identifier on first use", func(t *testing.T, w *world) {
 		s := w.near.icmp()

@@ -49,7 +49,7 @@ type world struct {
 // host is one machine as a program on it sees it.
 type host struct {
 	calls
-	t     *testing.T
+	t     testing.TB
 	cards []netip.Addr // their addresses
 	again func() calls // another program on the same machine
 	start func()       // lets the machine's cards work, where the world was opened with nothing moving
@@ -58,7 +58,7 @@ type host struct {
 // provider opens worlds. Where moving is false nothing is sent or received by near before near.start.
 type provider struct {
 	name string
-	open func(t *testing.T, moving bool) *world
+	open func(t testing.TB, moving bool) *world
 }
 
 var providers = []provider{{"in process", openStacks}}
@@ -138,7 +138,7 @@ func (h *host) silent(s Token, why string) {
 	require.ErrorIs(h.t, err, EWOULDBLOCK, why)
 }
 
-// ready runs Select on one token of each set, 0 of them meaning none, and returns how many are ready.
+// readable reports whether Select finds s ready to read in time.
 func (h *host) readable(s Token, timeout time.Duration) bool {
 	h.t.Helper()
 	var read FdSet

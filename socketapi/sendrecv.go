@@ -12,8 +12,9 @@ import (
 // buffer, at most for SO_SNDTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT.
 //
 // Errors: EBADF; ENOTCONN; EMSGSIZE, buf is longer than a packet can be; EWOULDBLOCK, no room, or not in time; EINTR,
-// the socket was closed meanwhile; ENETUNREACH, no route; EOPNOTSUPP, a flag that Send does not take; and, once, what
-// came back for an earlier message: ECONNREFUSED, EHOSTUNREACH and their like.
+// the socket was closed meanwhile; ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses; EOPNOTSUPP, a flag
+// that Send does not take; and, once, what came back for an earlier message: ECONNREFUSED, EHOSTUNREACH, ENOBUFS (the
+// interface was busy) and their like.
 func (k *Kit) Send(t Token, buf []byte, flags int) (int, error) {
 	s, err := k.find(t)
 	if err != nil {
@@ -31,7 +32,8 @@ func (k *Kit) Send(t Token, buf []byte, flags int) (int, error) {
 //
 // Errors: EBADF; EMSGSIZE; EWOULDBLOCK; EINTR; EADDRNOTAVAIL, there is no interface to send on; ENETUNREACH, no route
 // leads there; EACCES, a broadcast after SO_BROADCAST was switched off; EDESTADDRREQ, addr is zero; EAFNOSUPPORT, addr is
-// not IPv4; EINVAL, port 0, or on an ICMP socket anything but an echo request; EOPNOTSUPP, a flag that SendTo does not take; what binding fails with; and, once, what came back for an
+// not IPv4; EINVAL, port 0, anything but an echo request on an ICMP socket, or a machine beyond this one from a loopback
+// address; EOPNOTSUPP, a flag that SendTo does not take; what binding fails with; and, once, what came back for an
 // earlier message.
 func (k *Kit) SendTo(t Token, buf []byte, flags int, addr netip.AddrPort) (int, error) {
 	s, err := k.find(t)

@@ -13,7 +13,7 @@ import (
 )
 
 // openStacks is the provider of this process: Kits on two stacks, joined by two wires in memory.
-func openStacks(t *testing.T, moving bool) *world {
+func openStacks(t testing.TB, moving bool) *world {
 	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
 	w := &world{near: machine(t, near), far: machine(t, far)}
 	for i := range 2 {
@@ -29,7 +29,7 @@ func openStacks(t *testing.T, moving bool) *world {
 }
 
 // machine is a host on s with one program.
-func machine(t *testing.T, s *stack.Stack) *host {
+func machine(t testing.TB, s *stack.Stack) *host {
 	again := func() calls {
 		k := New(s)
 		t.Cleanup(func() { require.NoError(t, k.Close()) })

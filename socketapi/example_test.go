@@ -1,0 +1,148 @@
+package socketapi_test
+
+import (
+	"fmt"
+	"log"
+	"math"
+	"net/netip"
+	"time"
+
+	"kitnet.dev/kit/socketapi"
+	"kitnet.dev/kit/stack"
+)
+
+// machineWithoutCard is a stack that has only the loopback, with a Kit on it. A program with a card calls kit.Open instead.
+func machineWithoutCard() (k *socketapi.Kit, end func()) {
+	s := stack.New(stack.Config{})
+	s.Start()
+	k = socketapi.New(s)
+	return k, func() {
+		k.Close()
+		s.Close()
+	}
+}
+
+// listen makes a UDP socket on a free port of 127.0.0.1.
+func listen(k *socketapi.Kit) (socketapi.Token, netip.AddrPort) {
+	s, err := k.Socket(socketapi.AF_INET, socketapi.SOCK_DGRAM, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr := netip.AddrPortFrom(socketapi.INADDR_LOOPBACK, 0)
+	if err := k.Bind(s, &addr); err != nil {
+		log.Fatal(err)
+	}
+	return s, addr
+}
+
+// The easiest way to receive: one message a call.
+func ExampleKit_RecvFrom() {
+	k, end := machineWithoutCard()
+	defer end()
+	receiver, addr := listen(k)
+	sender, senderAddr := listen(k)
+
+	if _, err := k.SendTo(sender, []byte("hello"), 0, addr); err != nil {
+		log.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	n, from, err := k.RecvFrom(receiver, buf, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s, from the sender: %t\n", buf[:n], from == senderAddr)
+	// Output: hello, from the sender: true
+}
+
+// Many messages a call: the answer to each goes back to its sender in the same way.
+func ExampleKit_ReadBatch() {
+	k, end := machineWithoutCard()
+	defer end()
+	echo, addr := listen(k)
+	client, _ := listen(k)
+
+	out := []stack.Message{{Buf: []byte("one"), Addr: addr}, {Buf: []byte("two"), Addr: addr}, {Buf: []byte("three"), Addr: addr}}
+	if _, err := k.WriteBatch(client, out, 0); err != nil {
+		log.Fatal(err)
+	}
+	in := make([]stack.Message, 64)
+	answers := make([]stack.Message, 0, len(in))
+	for i := range in {
+		in[i].Buf = make([]byte, 1500)
+	}
+	for answered := 0; answered < len(out); {
+		n, err := k.ReadBatch(echo, in, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		answers = answers[:0]
+		for _, m := range in[:n] {
+			answers = append(answers, stack.Message{Buf: m.Buf[:m.N], Addr: m.Addr})
+		}
+		if _, err := k.WriteBatch(echo, answers, 0); err != nil {
+			log.Fatal(err)
+		}
+		answered += n
+	}
+	buf := make([]byte, 1500)
+	for range out {
+		n, _, err := k.RecvFrom(client, buf, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", buf[:n])
+	}
+	// Output:
+	// one
+	// two
+	// three
+}
+
+// The fastest way: a function on the engine that sees the frame before any copy, and answers in it.
+func ExampleKit_Handle() {
+	k, end := machineWithoutCard()
+	defer end()
+	server, addr := listen(k)
+	client, _ := listen(k)
+
+	err := k.Handle(server, func(p *stack.Packet) {
+		room := p.Room() // begins with the question, and has place for a longer answer
+		copy(room[len(p.Payload):], "?")
+		p.Reply(len(p.Payload) + 1)
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := k.SendTo(client, []byte("anybody"), 0, addr); err != nil {
+		log.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	n, _, err := k.RecvFrom(client, buf, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", buf[:n])
+	// Output: anybody?
+}
+
+// Waiting for the first of several sockets, for a second at most.
+func ExampleKit_Select() {
+	k, end := machineWithoutCard()
+	defer end()
+	a, addr := listen(k)
+	b, _ := listen(k)
+	if _, err := k.SendTo(b, []byte("x"), 0, addr); err != nil {
+		log.Fatal(err)
+	}
+
+	var read socketapi.FdSet
+	read.Set(a)
+	read.Set(b)
+	timeout := time.Second
+	n, err := k.Select(math.MaxInt64, &read, nil, nil, &timeout)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(n, read.IsSet(a), read.IsSet(b))
+	// Output: 1 true false
+}

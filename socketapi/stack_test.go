@@ -1,0 +1,160 @@
+package socketapi_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	. "kitnet.dev/kit/socketapi"
+	"kitnet.dev/kit/stack"
+	"kitnet.dev/kit/stack/linktest"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// kernel stands for whoever has a say in ports outside the stack.
+type kernel struct {
+	mu    sync.Mutex
+	taken map[uint16]error
+}
+
+func (k *kernel) Reserve(_ wire.Protocol, addr netip.Addr, port uint16) (uint16, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if port == 0 {
+		for port = 1024; k.taken[port] != nil; port++ {
+		}
+	}
+	if err := k.taken[port]; err != nil {
+		return 0, fmt.Errorf("reserve %v:%d: %w", addr, port, err)
+	}
+	k.taken[port] = EADDRINUSE
+	return port, nil
+}
+
+func (k *kernel) Release(_ wire.Protocol, _ netip.Addr, port uint16) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.taken, port)
+}
+
+// Bind asks whoever shares the address, and tells the caller what it answered.
+func TestBindAsksTheKernel(t *testing.T) {
+	s := stack.New(stack.Config{})
+	addr := netip.MustParsePrefix("10.0.0.1/24")
+	ports := &kernel{taken: map[uint16]error{53: EADDRINUSE, 80: EACCES}}
+	_, err := s.AddInterface(stack.InterfaceConfig{
+		Name: "shared0", Links: []stack.Link{linktest.New(linktest.Config{}).End(0)}, Addresses: []netip.Prefix{addr}, Ports: ports,
+	})
+	require.NoError(t, err)
+	h := &host{calls: New(s), t: t}
+	at := func(port uint16) *netip.AddrPort {
+		a := netip.AddrPortFrom(addr.Addr(), port)
+		return &a
+	}
+	require.ErrorIs(t, h.Bind(h.udp(), at(53)), EADDRINUSE, "taken in the kernel")
+	require.ErrorIs(t, h.Bind(h.udp(), at(80)), EACCES, "not allowed to this user")
+	require.Equal(t, netip.AddrPortFrom(INADDR_LOOPBACK, 53), h.bind(h.udp(), netip.AddrPortFrom(INADDR_ANY, 53)),
+		"address 0 goes on to the next interface")
+	bound := h.udp()
+	got := h.bind(bound, *at(0))
+	require.Equal(t, EADDRINUSE, ports.taken[got.Port()])
+	require.NoError(t, h.CloseSocket(bound))
+	require.NotContains(t, ports.taken, got.Port(), "a close gives the port back")
+	require.NoError(t, h.Close())
+}
+
+// A machine without a card has nowhere to send a broadcast to.
+func TestBroadcastWithoutInterface(t *testing.T) {
+	h := &host{calls: New(stack.New(stack.Config{})), t: t}
+	s := h.udp()
+	h.bind(s, any0)
+	_, err := h.SendTo(s, nil, 0, netip.AddrPortFrom(INADDR_BROADCAST, 7))
+	require.ErrorIs(t, err, EADDRNOTAVAIL)
+	require.NoError(t, h.Close())
+}
+
+// When the stack below is closed, its sockets' tokens are still good, but nothing can be done with them.
+func TestStackClosed(t *testing.T) {
+	s := stack.New(stack.Config{})
+	s.Start()
+	h := &host{calls: New(s), t: t}
+	idle := h.udp()
+	waiting := h.udp()
+	errs := make(chan error)
+	go func() {
+		_, _, err := h.RecvFrom(waiting, nil, 0)
+		errs <- err
+	}()
+	go func() {
+		_, err := h.Select(math.MaxInt64, set(idle), nil, nil, nil)
+		errs <- err
+	}()
+	blocked(t, "RecvFrom", 1)
+	blocked(t, "Select", 1)
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, <-errs, ENETDOWN)
+	require.ErrorIs(t, <-errs, ENETDOWN)
+	addr := any0
+	require.ErrorIs(t, h.Bind(idle, &addr), ENETDOWN)
+	require.NoError(t, h.CloseSocket(idle))
+	require.ErrorIs(t, h.CloseSocket(idle), EBADF)
+	require.NoError(t, h.Close())
+}
+
+// Goroutines that open, close, send, receive and select the same few sockets meet only the errors that such a race can
+// have, and none is left asleep.
+func TestStorm(t *testing.T) {
+	const workers, sockets, rounds = 8, 6, 400
+	w := openStacks(t, true)
+	var tokens [sockets]atomic.Int64
+	var addrs [sockets]atomic.Pointer[netip.AddrPort]
+	open := func(i int) {
+		s, addr := w.near.receiver()
+		require.NoError(t, w.near.SetTimeout(s, SO_RCVTIMEO, time.Millisecond))
+		tokens[i].Store(int64(s))
+		addrs[i].Store(&addr)
+	}
+	for i := range sockets {
+		open(i)
+	}
+	allowed := map[error]bool{nil: true, EBADF: true, EINTR: true, EWOULDBLOCK: true, syscall.ECONNREFUSED: true}
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(worker), 9))
+			var err error
+			buf := make([]byte, 64)
+			for range rounds {
+				i := rnd.IntN(sockets)
+				s := Token(tokens[i].Load())
+				switch rnd.IntN(5) {
+				case 0:
+					if err = w.near.CloseSocket(s); err == nil {
+						open(i)
+					}
+				case 1, 2:
+					_, err = w.near.SendTo(s, buf, 0, *addrs[rnd.IntN(sockets)].Load())
+				case 3:
+					_, _, err = w.near.RecvFrom(s, buf, 0)
+				case 4:
+					limit := time.Millisecond
+					read := set(s, Token(tokens[rnd.IntN(sockets)].Load()))
+					_, err = w.near.Select(read.Range(), read, set(), set(s), &limit)
+				}
+				if !allowed[err] {
+					t.Errorf("%v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
