@@ -8,6 +8,13 @@
 // read, and then steers it to kit. So no other program gets it, and whoever holds it already is not robbed. OwnedPorts does
 // the same for addresses that the kernel does not have.
 //
+// Routes are those of the tables local and main, as if they were one, which is how packets are routed where `ip rule` shows the
+// three rules that a kernel starts with; other rules and tables are told in the log and not followed, and an interface in a
+// VRF is refused. Routes for one type of service only are left out. Of a route with several hops the first that leads over the
+// interface is taken. A hop behind an IPv6 gateway or in a tunnel, a route over another interface, and an address that the
+// kernel has on another one, are stack.RouteElsewhere: only the kernel can go there. What the kernel has learnt from ICMP
+// (redirects, path MTUs) is not followed.
+//
 // All sockets are opened in the network namespace of the thread that calls NewFollower, NewPorts, Addresses or HasAddress,
 // and stay there.
 package kernel

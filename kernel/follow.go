@@ -74,7 +74,7 @@ type Follower struct {
 	// What the loop knows.
 	isGone     bool
 	link       link
-	links      map[int]link // all, without names
+	links      map[int]link // of the whole namespace, by index
 	view       view
 	routes     routes
 	told       map[netip.Prefix]stack.Route
@@ -144,9 +144,8 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if f.link, err = f.requests.link(cfg.Interface, 0); err != nil {
 		return fmt.Errorf("%w; `ip link` lists the interfaces", err)
 	}
-	if f.link.slave == "vrf" {
-		return fmt.Errorf("it belongs to a VRF, whose routing table is not followed: %w; take it out with `ip link set %s nomaster`, "+
-			"or use an address of its own", unix.EOPNOTSUPP, cfg.Interface)
+	if err := f.link.check(); err != nil {
+		return err
 	}
 	f.view.index = f.link.index
 	all, err := f.requests.addresses()
@@ -157,6 +156,15 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	f.view.addresses = f.initial
 	f.asker.init(f)
 	return nil
+}
+
+// check refuses an interface whose routes are in a table that is not followed.
+func (l link) check() error {
+	if l.slave != "vrf" {
+		return nil
+	}
+	return fmt.Errorf("it belongs to a VRF, whose routing table is not followed: %w; take it out with `ip link set %s nomaster`, "+
+		"or give kit an address of its own", unix.EOPNOTSUPP, l.name)
 }
 
 // note logs what the sink could not take; it goes on with what it had.
@@ -335,8 +343,8 @@ func (f *Follower) setLink(l link) {
 	if l.up != f.link.up || l.mtu != f.link.mtu {
 		f.sink.LinkState(l.up, l.mtu)
 	}
-	if l.slave == "vrf" && f.link.slave != "vrf" {
-		f.log.Warn("the interface was put into a VRF, whose routing table is not followed: nothing beyond this host can be reached")
+	if err := l.check(); err != nil && f.link.check() == nil {
+		f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
 	}
 	f.link = l
 }

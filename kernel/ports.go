@@ -89,8 +89,8 @@ func NewPorts(cfg PortsConfig) (*Ports, error) {
 }
 
 // Reserve takes a port in the kernel and steers it to kit; 0 takes one that the kernel says is free. It returns the port. One
-// that is held already gets one user more. The error names the port, says what to do, and wraps one errno, by the kernel's
-// rules (see Ports); it is EAFNOSUPPORT for an address that is not IPv4 and EBADF after Close.
+// that is held already gets one user more. The error names the port, says what to do, and wraps the kernel's errno (see Ports),
+// EAFNOSUPPORT for an address that is not IPv4, EPROTONOSUPPORT, EBADF after Close, or what Steer has said.
 func (p *Ports) Reserve(proto wire.Protocol, addr netip.Addr, port uint16) (uint16, error) {
 	key := portKey{proto, addr.Unmap(), port}
 	if !key.addr.Is4() {
