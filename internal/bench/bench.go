@@ -32,11 +32,12 @@ type Options struct {
 	Payload int
 	// GeneratorCPU and SubjectCPU are the cores to bind to.
 	GeneratorCPU, SubjectCPU int
-	// Smoke leaves out the finer steps of the overload curve, so that all takes less than a minute.
+	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes less
+	// than a minute.
 	Smoke bool
 }
 
-// DefaultOptions returns the options of a full run, or of a smoke run that takes less than a minute. self is the command
+// DefaultOptions returns the options of a full run, or of a smoke run: one short measurement of each of five subjects. self is the command
 // line with which this program calls ChildMain.
 func DefaultOptions(smoke bool, self ...string) Options {
 	o := Options{
@@ -234,6 +235,8 @@ func (r *runner) notes() []string {
 		c,
 		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions. All that is measured runs at nice %d, "+
 			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, ahead),
+		"Where as much was received as offered, the generator was the limit and not the subject; and a subject that does not " +
+			"sleep while it waits uses its whole core, whatever it receives.",
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
 	}

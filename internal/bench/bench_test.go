@@ -17,7 +17,7 @@ import (
 
 // quickOptions measure as little as can be: what is proved is that everything runs, not how fast.
 func quickOptions(workloads ...string) Options {
-	o := DefaultOptions(true, "/proc/self/exe", childArgument)
+	o := DefaultOptions(true, "/proc/self/exe", ChildArgument)
 	o.Subjects, o.Workloads, o.Window = nil, workloads, 20*time.Millisecond
 	return o
 }
@@ -143,7 +143,7 @@ func TestSubjectThatCannotServeSaysWhy(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	for _, name := range []string{kitHandler, goNet} {
-		cmd, err := childCommand([]string{"/proc/self/exe", childArgument}, task{
+		cmd, err := childCommand([]string{"/proc/self/exe", ChildArgument}, task{
 			Subject: name, Role: Echo, Interface: lab.Right.Interface(), Address: address,
 		})
 		require.NoError(t, err)
@@ -160,7 +160,7 @@ func TestChildRefusesNonsense(t *testing.T) {
 		"is no subject":         {`{"subject":"DPDK"}`},
 		"CPU 1000":              {`{"subject":"Go net","cpu":1000}`},
 	} {
-		cmd := exec.Command("/proc/self/exe", append([]string{childArgument}, args...)...)
+		cmd := exec.Command("/proc/self/exe", append([]string{ChildArgument}, args...)...)
 		out, err := cmd.CombinedOutput()
 		require.Error(t, err)
 		require.Contains(t, string(out), want)

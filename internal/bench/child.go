@@ -42,6 +42,10 @@ const (
 	Echo    Role = "echo"
 )
 
+// ChildArgument is what a program that has a command line of its own should put before the task, so that it knows a child
+// process by its first argument: Options.Self is then /proc/self/exe and this.
+const ChildArgument = "bench-child"
+
 // clientSubject is the task of the round trip's client.
 const clientSubject = "client"
 
