@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -51,7 +52,7 @@ func (c *Config) Owned() bool { return len(c.Addresses) > 0 }
 // Sources are the places that values come from.
 type Sources struct {
 	Flags map[string][]string // given on the command line, by long name
-	File  string              // path of a TOML file; empty: none
+	File  string              // path of a TOML file; empty: none; with a - in front it may be missing
 }
 
 // Load reads the file, puts the flags above it and the defaults below it, and
@@ -68,7 +69,7 @@ func Load(s Sources) (*Config, error) {
 		o := &options[i]
 		texts, from := s.Flags[o.name], "--"+o.name
 		if texts == nil {
-			texts, from = file[o.name], s.File+": "+o.name
+			texts, from = file[o.name], strings.TrimPrefix(s.File, "-")+": "+o.name
 		}
 		if texts == nil {
 			texts, from = o.fallback, "default of "+o.name

@@ -201,6 +201,15 @@ func TestHelp(t *testing.T) {
 	require.Contains(t, usage, "(default /run/kitd.sock)")
 }
 
+func TestOptionalFile(t *testing.T) {
+	_, err := Load(Sources{File: "-/nonexistent/kitd.toml"})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "kitd.toml")
+	require.NoError(t, os.WriteFile(path, []byte("mtu = 1"), 0o600))
+	_, err = Load(Sources{File: "-" + path})
+	require.ErrorContains(t, err, "mtu 1 is not from 68")
+}
+
 func TestExampleFile(t *testing.T) {
 	c, err := Load(Sources{File: "../../kitd.toml"})
 	require.NoError(t, err)

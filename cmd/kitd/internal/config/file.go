@@ -12,13 +12,18 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// readFile reads a TOML file as texts by key. An empty path is an empty file.
+// readFile reads a TOML file as texts by key. An empty path is an empty file, and
+// so is one that is missing if a - stands in front, as in systemd's units.
 func readFile(path string) (map[string][]string, error) {
 	if path == "" {
 		return nil, nil
 	}
+	path, optional := strings.CutPrefix(path, "-")
 	var keys map[string]any
 	if _, err := toml.DecodeFile(path, &keys); err != nil {
+		if optional && errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
 		var pathError *fs.PathError
 		if errors.As(err, &pathError) {
 			return nil, fmt.Errorf("configuration file %s can't be read: %w", path, pathError.Err)

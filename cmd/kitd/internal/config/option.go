@@ -42,7 +42,7 @@ var options = []option{
 	{name: "copy", argument: "auto|zerocopy|copy", fallback: []string{"auto"},
 		usage: "how frames reach user space; auto tries zerocopy first",
 		set:   choice(func(c *Config) *string { return &c.Copy }, "auto", "zerocopy", "copy")},
-	{name: "queues", argument: "all|0,1,…", fallback: []string{"all"}, usage: "queues of the card to hold", set: setQueues},
+	{name: "queues", argument: "all|0,1,...", fallback: []string{"all"}, usage: "queues of the card to hold", set: setQueues},
 	{name: "wait", argument: "adaptive|busy|interrupt", fallback: []string{"adaptive"},
 		usage: "how an engine waits for frames: poll a while then sleep, always poll, sleep at once",
 		set:   choice(func(c *Config) *string { return &c.Wait }, "adaptive", "busy", "interrupt")},
@@ -73,10 +73,19 @@ func find(name string) *option {
 	return &options[i]
 }
 
+// Choices are the words that an option takes, nil where it takes others.
+func Choices(name string) []string {
+	if o := find(name); o != nil && !o.repeat && strings.Contains(o.argument, "|") {
+		return strings.Split(o.argument, "|")
+	}
+	return nil
+}
+
 // Register adds the options of these names, all if there are none, to a set of
 // flags. What is given there is stored in s.Flags, and is checked at once as far
 // as one value can be. Register adds --config too, which fills s.File.
 func Register(flags *pflag.FlagSet, s *Sources, names ...string) {
+	flags.SortFlags = false // the table's order says what belongs together
 	s.Flags = map[string][]string{}
 	for i := range options {
 		o := &options[i]
@@ -84,7 +93,7 @@ func Register(flags *pflag.FlagSet, s *Sources, names ...string) {
 			flags.VarP(&flag{option: o, given: s.Flags}, o.name, o.short, o.usage)
 		}
 	}
-	flags.StringVar(&s.File, "config", "", "TOML `file` with these names as keys; flags win")
+	flags.StringVar(&s.File, "config", "", "TOML `FILE` with these names as keys; flags win; -FILE: it may be missing")
 }
 
 // flag makes an option a pflag.Value.

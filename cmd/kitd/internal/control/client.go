@@ -27,7 +27,7 @@ type Client struct {
 }
 
 // ErrNotRunning is what an error of a Client wraps when no kitd is there.
-var ErrNotRunning = errors.New("kitd is not running")
+var ErrNotRunning = errors.New("no kitd answers")
 
 // NewClient makes a client; nothing is opened before the first question.
 func NewClient(path string) *Client { return &Client{path: path} }
