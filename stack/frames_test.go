@@ -210,6 +210,11 @@ func (f sent) ethernet() wire.EthernetInfo {
 	return h
 }
 
+func (f sent) tags() []wire.VLANTag {
+	h := f.ethernet()
+	return h.Tags[:h.NTags]
+}
+
 func (f sent) ip() wire.IPv4 {
 	h := f.ethernet()
 	p, err := wire.ParseIPv4(f[h.HeaderLen:])
