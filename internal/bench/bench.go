@@ -37,8 +37,8 @@ type Options struct {
 	Smoke bool
 }
 
-// DefaultOptions returns the options of a full run, or of a smoke run: one short measurement of each of five subjects. self is the command
-// line with which this program calls ChildMain.
+// DefaultOptions returns the options of a full run, or of a smoke run: one short measurement of each of five subjects.
+// self is the command line with which this program calls ChildMain.
 func DefaultOptions(smoke bool, self ...string) Options {
 	o := Options{
 		Self: self, Repetitions: 3, Window: time.Second, Payload: 64, SubjectCPU: min(1, runtime.NumCPU()-1),

@@ -87,7 +87,8 @@ func TestRecvmmsgWithoutACompiler(t *testing.T) {
 	o := quickOptions(roundtrip)
 	o.Subjects = []string{recvmmsg, recvmmsgSpin}
 	report := run(t, o)
-	require.Contains(t, strings.Join(report.Notes, "\n"), "recvmmsg is a Go program with bare system calls, since no C compiler is installed.")
+	require.Contains(t, report.Notes,
+		"recvmmsg is a Go program with bare system calls, since no C compiler is installed.")
 }
 
 func TestMissingKxdpgunIsSaid(t *testing.T) {

@@ -93,10 +93,12 @@ func TestLabCarriesDatagramsBothWays(t *testing.T) {
 }
 
 func TestLabIsBuiltAsAsked(t *testing.T) {
-	mac := func(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 	lab := netlab.Test(t, netlab.Options{
 		MTU: 3000, Queues: 3, Neighbors: true,
-		Left:  netlab.Side{Addresses: []netip.Prefix{mac("192.0.2.1/24"), mac("198.51.100.1/24")}, Offloads: netlab.TxChecksum},
+		Left: netlab.Side{
+			Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("198.51.100.1/24")},
+			Offloads:  netlab.TxChecksum,
+		},
 		Right: netlab.Side{Addresses: []netip.Prefix{}, Offloads: netlab.GRO},
 	})
 	left, right := lab.Left.Ends[0], lab.Right.Ends[0]
@@ -218,10 +220,11 @@ func TestCloseLeavesNothing(t *testing.T) {
 
 func TestNewRollsBack(t *testing.T) {
 	netlab.NeedRoot(t)
+	twice := netip.MustParsePrefix("192.0.2.1/24")
 	for name, opts := range map[string]netlab.Options{
 		"the pair can't be made":     {MTU: 5},
 		"an address is refused":      {Right: netlab.Side{Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/64")}}},
-		"an address is given twice":  {Left: netlab.Side{Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.1/24")}}},
+		"an address is given twice":  {Left: netlab.Side{Addresses: []netip.Prefix{twice, twice}}},
 		"more queues than there are": {Queues: 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
