@@ -3,6 +3,7 @@ package socketapi_test
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,6 +50,15 @@ var icmpRows = []row{
 		w.near.sends(s, string(echoRequest(1, "")), netip.AddrPortFrom(w.far.cards[1], 0))
 		m, _ := w.near.hearsICMP(s)
 		require.Equal(t, uint16(4711), binary.BigEndian.Uint16(m[4:]))
+	}},
+	{"ICMP", "a socket that is bound to a card hears the machine's own reply", func(t *testing.T, w *world) {
+		for _, to := range append(slices.Clone(w.near.cards), INADDR_LOOPBACK) {
+			s := w.near.icmp()
+			w.near.bind(s, netip.AddrPortFrom(w.near.cards[0], 0))
+			w.near.sends(s, string(echoRequest(1, "")), netip.AddrPortFrom(to, 0))
+			_, from := w.near.hearsICMP(s)
+			require.Equal(t, to, from.Addr())
+		}
 	}},
 	{"ICMP", "a connected socket hears the replies whatever port the peer was given with", func(t *testing.T, w *world) {
 		s := w.near.icmp()

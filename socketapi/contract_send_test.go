@@ -316,8 +316,8 @@ func errText(err error) string {
 	return ""
 }
 
-// interrupted wants a close to end the call, which n goroutines make, with EINTR.
-func interrupted(t *testing.T, name string, n int, call func() error, unblock func() error) {
+// interrupted wants unblock to end a call, which n goroutines make, with EINTR.
+func interrupted(t *testing.T, name string, n int, call, unblock func() error) {
 	t.Helper()
 	errs := make(chan error)
 	for range n {
@@ -331,27 +331,34 @@ func interrupted(t *testing.T, name string, n int, call func() error, unblock fu
 	require.ErrorIs(t, call(), EBADF, "the next call finds no socket")
 }
 
+// interruptsReceive wants a close of s to end n receiving calls with EINTR.
+func (w *world) interruptsReceive(t *testing.T, name string, n int, s Token) {
+	t.Helper()
+	interrupted(t, name, n,
+		func() error { return would[name](w.near, s, 0) },
+		func() error { return w.near.CloseSocket(s) })
+}
+
 var interruptRows = []row{
 	{"Recv", "a close from another goroutine is EINTR", func(t *testing.T, w *world) {
 		s, _ := w.near.connected(netip.AddrPortFrom(w.far.cards[0], 9))
-		interrupted(t, "Recv", 1, func() error { return would["Recv"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "Recv", 1, s)
 	}},
 	{"RecvFrom", "a close from another goroutine is EINTR for all who wait", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
-		interrupted(t, "RecvFrom", 8, func() error { return would["RecvFrom"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "RecvFrom", 8, s)
 	}},
 	{"RecvFrom", "a close is EINTR before the time is up", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
 		require.NoError(t, w.near.SetTimeout(s, SO_RCVTIMEO, time.Hour))
-		interrupted(t, "RecvFrom", 1, func() error { return would["RecvFrom"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "RecvFrom", 1, s)
 	}},
 	{"RecvFrom", "a close is EINTR on a socket that was never bound", func(t *testing.T, w *world) {
-		s := w.near.udp()
-		interrupted(t, "RecvFrom", 1, func() error { return would["RecvFrom"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "RecvFrom", 1, w.near.udp())
 	}},
 	{"ReadBatch", "a close from another goroutine is EINTR", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
-		interrupted(t, "ReadBatch", 1, func() error { return would["ReadBatch"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "ReadBatch", 1, s)
 	}},
 	{"Close", "closing the program's Kit is EINTR for calls in progress", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
@@ -359,7 +366,7 @@ var interruptRows = []row{
 	}},
 	{"Recv", "a new socket in the old one's slot is not disturbed", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
-		interrupted(t, "RecvFrom", 1, func() error { return would["RecvFrom"](w.near, s, 0) }, func() error { return w.near.CloseSocket(s) })
+		w.interruptsReceive(t, "RecvFrom", 1, s)
 		again, addr := w.near.receiver()
 		w.near.sends(w.near.udp(), "x", addr)
 		w.near.hears(again, "x")

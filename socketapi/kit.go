@@ -1,7 +1,6 @@
 package socketapi
 
 import (
-	"errors"
 	"sync"
 
 	"kitnet.dev/kit/stack"
@@ -29,15 +28,10 @@ func New(s *stack.Stack) *Kit {
 }
 
 // Close closes every socket, as CloseSocket does. Calls in progress answer EINTR, later ones EBADF, and Socket answers
-// ENETDOWN. It returns what the sockets' closing failed with, and nil when the Kit is already closed.
+// ENETDOWN. A second Close does nothing. It returns nil.
 func (k *Kit) Close() error {
-	var errs []error
-	if k.sockets.close(func(s *socket) {
-		if err := s.close(); err != nil {
-			errs = append(errs, err)
-		}
-	}) {
+	if k.sockets.close((*socket).close) {
 		close(k.done)
 	}
-	return errors.Join(errs...)
+	return nil
 }

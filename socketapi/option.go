@@ -28,41 +28,41 @@ func (f form) size() int {
 type option struct {
 	level, name int
 	form        form
-	get         func(*socket) (int64, error)
+	get         func(*socket) int64
 	set         func(*socket, int64) error // nil: can only be got
 }
 
 var options = []option{
 	{SOL_SOCKET, SO_NONBLOCK, boolean,
-		func(s *socket) (int64, error) { return number(s.nonBlock.Load()), nil },
+		func(s *socket) int64 { return number(s.nonBlock.Load()) },
 		func(s *socket, v int64) error { s.nonBlock.Store(v != 0); return nil }},
 	{SOL_SOCKET, SO_DEBUG, boolean,
-		func(s *socket) (int64, error) { return number(s.debug.Load()), nil },
+		func(s *socket) int64 { return number(s.debug.Load()) },
 		func(s *socket, v int64) error { s.debug.Store(v != 0); return nil }},
 	{SOL_SOCKET, SO_REUSEADDR, boolean,
-		func(s *socket) (int64, error) { return number(s.d.ReuseAddr()), nil },
+		func(s *socket) int64 { return number(s.d.ReuseAddr()) },
 		func(s *socket, v int64) error { s.d.SetReuseAddr(v != 0); return nil }},
 	{SOL_SOCKET, SO_REUSEPORT, boolean,
-		func(s *socket) (int64, error) { return number(s.d.ReusePort()), nil },
+		func(s *socket) int64 { return number(s.d.ReusePort()) },
 		func(s *socket, v int64) error { return s.d.SetReusePort(v != 0) }},
 	{SOL_SOCKET, SO_BROADCAST, boolean,
-		func(s *socket) (int64, error) { return number(s.d.Broadcast()), nil },
+		func(s *socket) int64 { return number(s.d.Broadcast()) },
 		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
 	{SOL_SOCKET, SO_RCVBUF, integer,
-		func(s *socket) (int64, error) { return int64(s.d.ReceiveBuffer()), nil },
+		func(s *socket) int64 { return int64(s.d.ReceiveBuffer()) },
 		func(s *socket, v int64) error { s.d.SetReceiveBuffer(int(max(v, 0))); return nil }},
 	{SOL_SOCKET, SO_SNDBUF, integer,
-		func(s *socket) (int64, error) { return int64(s.d.SendBuffer()), nil },
+		func(s *socket) int64 { return int64(s.d.SendBuffer()) },
 		func(s *socket, v int64) error { s.d.SetSendBuffer(int(max(v, 0))); return nil }},
 	{SOL_SOCKET, SO_RCVTIMEO, timeval,
-		func(s *socket) (int64, error) { return s.rcvTimeout.Load(), nil },
+		func(s *socket) int64 { return s.rcvTimeout.Load() },
 		func(s *socket, v int64) error { s.rcvTimeout.Store(v); return nil }},
 	{SOL_SOCKET, SO_SNDTIMEO, timeval,
-		func(s *socket) (int64, error) { return s.sndTimeout.Load(), nil },
+		func(s *socket) int64 { return s.sndTimeout.Load() },
 		func(s *socket, v int64) error { s.sndTimeout.Store(v); return nil }},
 	{SOL_SOCKET, SO_ERROR, integer, takeError, nil},
 	{IPPROTO_IP, IP_TTL, integer,
-		func(s *socket) (int64, error) { return int64(s.d.TTL()), nil },
+		func(s *socket) int64 { return int64(s.d.TTL()) },
 		func(s *socket, v int64) error {
 			if v < 1 || v > math.MaxUint8 {
 				return syscall.EINVAL
@@ -70,7 +70,7 @@ var options = []option{
 			return s.d.SetTTL(uint8(v))
 		}},
 	{IPPROTO_IP, IP_TOS, integer,
-		func(s *socket) (int64, error) { return int64(s.d.TOS()), nil },
+		func(s *socket) int64 { return int64(s.d.TOS()) },
 		func(s *socket, v int64) error {
 			if v < 0 || v > math.MaxUint8 {
 				return syscall.EINVAL
@@ -81,11 +81,9 @@ var options = []option{
 }
 
 // takeError reads and clears the waiting error of s: an errno, 0 for none.
-func takeError(s *socket) (int64, error) {
-	if errno, ok := s.d.TakeError().(syscall.Errno); ok {
-		return int64(errno), nil
-	}
-	return 0, nil
+func takeError(s *socket) int64 {
+	errno, _ := s.d.TakeError().(syscall.Errno)
+	return int64(errno)
 }
 
 // SetSockOpt sets an option from bytes. A boolean takes one byte or more and is true if one of them is not 0; an integer
@@ -105,8 +103,9 @@ func takeError(s *socket) (int64, error) {
 //	IPPROTO_IP  IP_TTL        integer  time to live of what is sent, 1 to 255
 //	            IP_TOS        integer  type of service of what is sent, 0 to 255
 //
-// Errors: EBADF; ENOPROTOOPT, the level has no such option on a datagram socket; EINVAL, data is too short, the
-// value out of range, or SO_REUSEPORT too late; EDOM, a time-out is negative or its microseconds are not below a million; EINTR.
+// Errors: EBADF; ENOPROTOOPT, the level has no such option on a datagram socket; EINVAL, data is too short, the value out
+// of range, or SO_REUSEPORT comes after Bind; EDOM, a time-out is negative or its microseconds are not below a million;
+// EINTR.
 func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
 	s, o, err := k.option(t, level, opt)
 	if err != nil {
@@ -123,7 +122,7 @@ func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
 }
 
 // GetSockOpt writes an option into the start of data, in the form that SetSockOpt takes (a boolean as an integer), and
-// returns how many bytes that is. Errors: EBADF; ENOPROTOOPT; EINVAL, data is too short; EINTR.
+// returns how many bytes that is. Errors: EBADF; ENOPROTOOPT; EINVAL, data is too short.
 func (k *Kit) GetSockOpt(t Token, level, opt int, data []byte) (int, error) {
 	s, o, err := k.option(t, level, opt)
 	if err != nil {
@@ -132,11 +131,7 @@ func (k *Kit) GetSockOpt(t Token, level, opt int, data []byte) (int, error) {
 	if len(data) < o.form.size() {
 		return 0, syscall.EINVAL
 	}
-	v, err := o.get(s)
-	if err != nil {
-		return 0, s.overtaken(err)
-	}
-	o.form.encode(data, v)
+	o.form.encode(data, o.get(s))
 	return o.form.size(), nil
 }
 
@@ -163,8 +158,7 @@ func (k *Kit) GetSockOptInt(t Token, level, opt int) (int, error) {
 	case o.form == timeval:
 		return 0, syscall.EINVAL
 	}
-	v, err := o.get(s)
-	return int(v), s.overtaken(err)
+	return int(o.get(s)), nil
 }
 
 // SetTimeout sets SO_RCVTIMEO or SO_SNDTIMEO; 0: for ever. Errors: EBADF; ENOPROTOOPT, another option; EDOM, d is
@@ -191,8 +185,7 @@ func (k *Kit) GetTimeout(t Token, opt int) (time.Duration, error) {
 	case o.form != timeval:
 		return 0, syscall.ENOPROTOOPT
 	}
-	v, err := o.get(s)
-	return time.Duration(v), s.overtaken(err)
+	return time.Duration(o.get(s)), nil
 }
 
 // option finds the socket and the option. Errors: EBADF; ENOPROTOOPT.

@@ -71,6 +71,47 @@ func TestBindAsksTheKernel(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
+// An error about what an ICMP socket sent comes as the message it is: here a router says that an echo request ran out of
+// hops (RFC 792, "Time Exceeded Message").
+func TestICMPErrorReachesItsSocket(t *testing.T) {
+	s := stack.New(stack.Config{})
+	w := linktest.New(linktest.Config{RealTime: true})
+	ours := netip.MustParsePrefix("10.0.0.1/24")
+	_, err := s.AddInterface(stack.InterfaceConfig{
+		Name: "card0", Links: []stack.Link{w.End(0)}, Mode: stack.Owned, Addresses: []netip.Prefix{ours},
+	})
+	require.NoError(t, err)
+	s.Start()
+	h := &host{calls: New(s), t: t}
+	socket := h.icmp()
+	h.bind(socket, netip.AddrPortFrom(ours.Addr(), 4711))
+
+	local, _ := wire.AddrFrom(ours.Addr())
+	router, distant := local+1, wire.Addr(0xC6336401)
+	echo := wire.ICMP(echoRequest(1, ""))
+	echo.SetID(4711)
+	echo.SetChecksum()
+	sent := packet(wire.ProtocolICMP, local, distant, echo)
+	exceeded := make([]byte, 100)
+	exceeded = exceeded[:wire.PutICMPError(exceeded, wire.ICMPErrorFields{Type: wire.ICMPTimeExceeded}, sent)]
+	frame := make([]byte, wire.EthernetLen)
+	wire.PutEthernet(frame, &wire.EthernetInfo{Dst: w.End(0).HardwareAddr(), Src: w.End(1).HardwareAddr(), Type: wire.EtherTypeIPv4})
+	require.True(t, w.End(1).Inject(append(frame, packet(wire.ProtocolICMP, router, local, exceeded)...)))
+
+	m, from := h.hearsICMP(socket)
+	require.Equal(t, exceeded, m)
+	require.Equal(t, router.Netip(), from.Addr())
+	require.NoError(t, h.Close())
+	require.NoError(t, s.Close())
+}
+
+// packet is an IPv4 packet.
+func packet(proto wire.Protocol, src, dst wire.Addr, payload []byte) []byte {
+	b := append(make([]byte, wire.IPv4Len), payload...)
+	wire.PutIPv4(b, &wire.IPv4Fields{TotalLength: len(b), TTL: 64, Protocol: proto, Src: src, Dst: dst})
+	return b
+}
+
 // A machine without a card has nowhere to send a broadcast to.
 func TestBroadcastWithoutInterface(t *testing.T) {
 	h := &host{calls: New(stack.New(stack.Config{})), t: t}

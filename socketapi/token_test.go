@@ -3,6 +3,7 @@ package socketapi
 import (
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,6 +78,18 @@ func TestSlotRetires(t *testing.T) {
 	require.Same(t, last, tab.remove(last.token))
 	require.NoError(t, tab.insert(next))
 	require.Equal(t, Token(1), next.token, "the first slot is retired")
+}
+
+// When all slots are taken, a closed one is the next to be given out.
+func TestSlotsRunOut(t *testing.T) {
+	tab := newTable()
+	first := new(socket)
+	require.NoError(t, tab.insert(first))
+	tab.used = maxSlots
+	require.ErrorIs(t, tab.insert(new(socket)), syscall.EMFILE)
+	require.Same(t, first, tab.remove(first.token))
+	require.NoError(t, tab.insert(new(socket)))
+	require.ErrorIs(t, tab.insert(new(socket)), syscall.EMFILE)
 }
 
 // A million opens and closes from several goroutines leave nothing behind, and no stale token is ever answered.
