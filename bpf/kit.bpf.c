@@ -96,18 +96,18 @@ static __always_inline bool bound(__u64 cell, enum kit_space space, __be16 numbe
  */
 static __always_inline enum kit_reason quote(struct cursor *c, __u64 cell, __be32 ours)
 {
-	struct ipv4_header *ip = pull(c, sizeof(*ip));
+	struct ipv4_header *ip = c->pos;
 	struct ports_header *ports;
 	struct icmp_header *icmp;
 	bool mine = false;
 
-	if (!ip || !ipv4_header_valid(ip) || ip->source != ours || ip->fragment & bpf_htons(IP_OFFSET))
+	if (!pull(c, sizeof(*ip)) || !ipv4_header_valid(ip) || ip->source != ours || ip->fragment & bpf_htons(IP_OFFSET))
 		return KIT_PASS_ICMP_ERROR;
 	skip_options(c, ip);
-	ports = pull(c, sizeof(*ports));
-	if (!ports)
+	ports = c->pos;
+	icmp = c->pos;
+	if (!pull(c, sizeof(*ports)))
 		return KIT_PASS_ICMP_ERROR;
-	icmp = (void *)ports;
 	if (ip->protocol == IPPROTO_UDP)
 		mine = bound(cell, KIT_UDP, ports->source);
 	else if (ip->protocol == IPPROTO_TCP)
@@ -124,9 +124,9 @@ static __always_inline enum kit_reason quote(struct cursor *c, __u64 cell, __be3
  */
 static __always_inline enum kit_reason icmp(struct cursor *c, __u64 cell, __be32 ours)
 {
-	struct icmp_header *h = pull(c, sizeof(*h));
+	struct icmp_header *h = c->pos;
 
-	if (!h)
+	if (!pull(c, sizeof(*h)))
 		return KIT_PASS_SHORT;
 	switch (h->type) {
 	case ICMP_ECHOREPLY:
@@ -152,8 +152,8 @@ static __always_inline enum kit_reason transport(struct cursor *c, __u64 cell, s
 		if (ip->protocol != IPPROTO_TCP)
 			return KIT_PASS_PROTOCOL;
 	}
-	h = pull(c, sizeof(*h));
-	if (!h)
+	h = c->pos;
+	if (!pull(c, sizeof(*h)))
 		return KIT_PASS_SHORT;
 	if (ip->protocol == IPPROTO_UDP)
 		return bound(cell, KIT_UDP, h->destination) ? KIT_XSK_UDP : KIT_PASS_PORT;
@@ -192,11 +192,11 @@ static __always_inline bool holds(struct xdp_md *ctx, void *pos, void *end, __u3
 static __always_inline enum kit_reason ipv4(struct xdp_md *ctx, struct cursor *c, __u32 offset,
 					    struct lesson *lesson, bool frags)
 {
-	struct ipv4_header *ip = pull(c, sizeof(*ip));
+	struct ipv4_header *ip = c->pos;
 	__u32 length;
 	__u64 cell;
 
-	if (!ip)
+	if (!pull(c, sizeof(*ip)))
 		return KIT_PASS_SHORT;
 	if (!ipv4_header_valid(ip))
 		return KIT_PASS_MALFORMED;
@@ -224,9 +224,9 @@ static __always_inline enum kit_reason ipv4(struct xdp_md *ctx, struct cursor *c
 /* Questions for an owned address, answers to it, and others who claim it (RFC 5227 section 2.4). */
 static __always_inline enum kit_reason arp(struct cursor *c)
 {
-	struct arp_header *h = pull(c, sizeof(*h));
+	struct arp_header *h = c->pos;
 
-	if (!h)
+	if (!pull(c, sizeof(*h)))
 		return KIT_PASS_SHORT;
 	if (h->hardware != bpf_htons(1) || h->protocol != bpf_htons(ETH_P_IP) ||
 	    h->hardware_length != 6 || h->protocol_length != 4)
@@ -244,19 +244,19 @@ static __always_inline bool is_vlan(__be16 type)
 static __always_inline enum kit_reason decide(struct xdp_md *ctx, struct lesson *lesson, bool frags)
 {
 	struct cursor c = { (void *)(long)ctx->data, (void *)(long)ctx->data_end, NO_BOUND };
-	struct eth_header *eth = pull(&c, sizeof(*eth));
+	struct eth_header *eth = c.pos;
 	__u32 i, offset = sizeof(*eth);
 	struct vlan_tag *tag;
 	__be16 type;
 
 	if (!READ_ONCE(config.enabled))
 		return KIT_PASS_DISABLED;
-	if (!eth)
+	if (!pull(&c, sizeof(*eth)))
 		return KIT_PASS_SHORT;
 	type = eth->type;
 	for (i = 0; i < VLAN_TAGS && is_vlan(type); i++) {
-		tag = pull(&c, sizeof(*tag));
-		if (!tag)
+		tag = c.pos;
+		if (!pull(&c, sizeof(*tag)))
 			return KIT_PASS_SHORT;
 		type = tag->type;
 		offset += sizeof(*tag);

@@ -108,16 +108,14 @@ struct cursor {
 	__s32 left;
 };
 
-/* The next size bytes, or NULL when there are fewer. */
-static __always_inline void *pull(struct cursor *c, __s32 size)
+/* Moves past the next size bytes; false when there are fewer. */
+static __always_inline bool pull(struct cursor *c, __s32 size)
 {
-	void *p = c->pos;
-
-	if (c->left < size || p + size > c->end)
-		return NULL;
-	c->pos = p + size;
+	if (c->left < size || c->pos + size > c->end)
+		return false;
+	c->pos += size;
 	c->left -= size;
-	return p;
+	return true;
 }
 
 /* Version 4 with a header length of 5 to 15 words. */
