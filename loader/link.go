@@ -146,7 +146,7 @@ func (l *Link) Poll(budget int, input func(frame []byte)) int {
 		d := l.rx.desc(first + i)
 		addr, length, options := d.Addr, uint64(d.Len), d.Options
 		chunk := addr &^ l.chunkMask
-		room := l.chunkMask + 1 - (addr - chunk)
+		room := chunk + l.chunkMask + 1 - addr
 		if addr >= l.umem.singles || length > room {
 			l.refuse(chunk)
 			continue
