@@ -143,7 +143,7 @@ func (k *Kit) SetSockOptInt(t Token, level, opt, value int) error {
 		return err
 	case o.set == nil:
 		return syscall.ENOPROTOOPT
-	case o.form == timeval || value != int(int32(value)):
+	case o.form == timeval:
 		return syscall.EINVAL
 	}
 	return s.overtaken(o.set(s, int64(value)))
