@@ -27,6 +27,8 @@ type host struct {
 	wires []*linktest.Wire
 	peers []*linktest.End // by queue
 	now   clock.Time
+
+	stalled bool // the card completes nothing: the engines never come to rest
 }
 
 // A setup is what a script may want to be other than usual.
@@ -39,6 +41,7 @@ type setup struct {
 	partial bool // the link leaves partial checksums
 	loud    bool // the ARP announcements of the start are left to the script
 	strange bool // the peer's address is not in the neighbour table yet
+	wrap    func(Link) Link
 }
 
 // newHost makes a host that owns 10.0.0.1/24, has announced it, and knows the peer 10.0.0.2.
@@ -58,7 +61,11 @@ func newHost(t testing.TB, changes ...func(*setup)) *host {
 		}})
 		h.wires = append(h.wires, w)
 		h.peers = append(h.peers, w.End(1))
-		s.Links = append(s.Links, w.End(0))
+		var l Link = w.End(0)
+		if s.wrap != nil {
+			l = s.wrap(l)
+		}
+		s.Links = append(s.Links, l)
 	}
 	var err error
 	h.iface, err = h.AddInterface(s.InterfaceConfig)
@@ -73,7 +80,7 @@ func newHost(t testing.TB, changes ...func(*setup)) *host {
 		}
 	}
 	if !s.strange && s.Mode == Owned {
-		h.arrives("consumed", isAt(peerMAC, peerIP), "the peer is known")
+		require.True(t, h.peers[0].Inject(isAt(peerMAC, peerIP)))
 		h.wantIdle("an ARP reply has no answer")
 	}
 	return h
@@ -90,17 +97,25 @@ func newShared(t testing.TB, r Resolver, changes ...func(*setup)) *host {
 
 // settle steps until nothing is left to do at this moment, and returns when there is.
 func (h *host) settle() clock.Time {
-	for range 100_000 {
+	for n := range 100_000 {
 		for _, w := range h.wires {
 			w.Advance(h.now.Sub(begin))
 		}
 		next := h.Step(h.now)
-		if next == clock.Never || next > h.now {
+		if next == clock.Never || next > h.now || h.stalled && n > 4 {
 			return next
 		}
 	}
 	require.FailNow(h.t, "the engines never come to rest")
 	return clock.Never
+}
+
+// stall stops the transmit side of the card, and lets it go on.
+func (h *host) stall(stalled bool) {
+	h.stalled = stalled
+	for _, w := range h.wires {
+		w.End(0).SetStalled(stalled)
+	}
 }
 
 // wait moves the time on, stopping wherever an engine wants to be stepped.
