@@ -3,8 +3,6 @@ package socketapi
 import (
 	"net/netip"
 	"syscall"
-
-	"kitnet.dev/kit/stack/wire"
 )
 
 // Bind gives a socket its one address and port, and rewrites addr with those it got.
@@ -53,9 +51,6 @@ func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	}
 	if addr, err = peer(addr); err != nil {
 		return err
-	}
-	if s.d.Protocol() == wire.ProtocolICMP {
-		addr = netip.AddrPortFrom(addr.Addr(), 0)
 	}
 	if err := s.d.Connect(addr); err != nil {
 		return s.overtaken(err)
