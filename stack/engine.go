@@ -27,7 +27,7 @@ type Engine struct {
 	mtu     int
 	partial bool // the link leaves partial checksums
 	gen     uint32
-	tap     Tap
+	tapping tapping
 	locals  []localAddr
 	rx      rx
 	packet  Packet
@@ -65,7 +65,6 @@ type Engine struct {
 	spare     [][]byte
 	scratch   []byte
 	answerBuf []byte
-	tapped    []byte
 	broadcast []byte
 	icmpBuf   [wire.ICMPLen + wire.ICMPMaxQuote]byte
 

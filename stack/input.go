@@ -22,23 +22,16 @@ func (e *Engine) receive(frame []byte) {
 	e.stats.RxFrames++
 	e.stats.RxBytes += uint64(len(frame))
 	e.rx.link, e.rx.forwarded = e.link, false
-	if e.tap != nil {
-		e.receiveTapped(frame)
-		return
+	if e.tapping.tap != nil {
+		e.tapping.hold(frame)
 	}
-	if r := e.ethernet(frame); r != NotDropped {
-		e.stats.Drops[r]++
-	}
-}
-
-// receiveTapped keeps a copy for the tap: the frame may be answered in place before its end is known.
-func (e *Engine) receiveTapped(frame []byte) {
-	e.tapped = append(e.tapped[:0], frame...)
 	r := e.ethernet(frame)
 	if r != NotDropped {
 		e.stats.Drops[r]++
 	}
-	e.tap(e.iface, e.queue, Received, r, e.now, e.tapped)
+	if e.tapping.holding {
+		e.releaseTap(r)
+	}
 }
 
 // receiveLocal takes a packet that the in-stack loopback lends, or another interface's engine. To an address of another
@@ -47,15 +40,15 @@ func (e *Engine) receiveLocal(frame []byte) {
 	e.stats.RxLocal++
 	e.rx = rx{link: e.loop, frame: frame, l3: wire.EthernetLen}
 	e.rx.copied = e.local(wire.IPv4(frame[wire.EthernetLen:]).Src()) == nil
-	if e.tap != nil {
-		e.tapped = append(e.tapped[:0], frame...)
+	if e.tapping.tap != nil {
+		e.tapping.hold(frame)
 	}
 	r := e.ipv4(frame[wire.EthernetLen:])
 	if r != NotDropped {
 		e.stats.Drops[r]++
 	}
-	if e.tap != nil {
-		e.tap(e.iface, e.queue, Received, r, e.now, e.tapped)
+	if e.tapping.holding {
+		e.releaseTap(r)
 	}
 }
 
@@ -81,8 +74,7 @@ func (e *Engine) ethernet(frame []byte) DropReason {
 // ethernetOther looks through VLAN tags and takes ARP.
 func (e *Engine) ethernetOther(frame []byte) DropReason {
 	h := &e.ether
-	var ok bool
-	if *h, ok = wire.ParseEthernet(frame); !ok {
+	if !h.Parse(frame) {
 		return DropFrameTooShort
 	}
 	e.rx.l3 = int(h.HeaderLen)

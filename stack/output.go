@@ -121,8 +121,8 @@ func (e *Engine) sendFrame(f []byte) {
 	e.stats.TxFrames++
 	e.stats.TxBytes += uint64(len(f))
 	e.unflushed = true
-	if e.tap != nil {
-		e.tap(e.iface, e.queue, Transmitted, NotDropped, e.now, f)
+	if e.tapping.tap != nil {
+		e.tapSent(f)
 	}
 	e.link.Send(f)
 }
@@ -154,8 +154,8 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
 		e.stats.TxFrames++
 		e.stats.TxBytes += uint64(len(f))
 		e.unflushed = true
-		if e.tap != nil {
-			e.tap(e.iface, e.queue, Transmitted, NotDropped, e.now, f)
+		if e.tapping.tap != nil {
+			e.tapSent(f)
 		}
 	}
 	return NotDropped

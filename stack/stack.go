@@ -241,7 +241,7 @@ func (s *Stack) Sockets() []SocketInfo {
 // SetTap makes t see every frame; nil ends that, and when SetTap returns no call of the old one is under way.
 func (s *Stack) SetTap(t Tap) {
 	for _, e := range s.engines {
-		e.do(func() { e.tap = t })
+		e.do(func() { e.tapping.tap = t })
 	}
 }
 

@@ -1,7 +1,5 @@
 package stack
 
-import "kitnet.dev/kit/stack/clock"
-
 // Stats counts what became of packets. Its sums agree, for an engine as for the whole stack:
 //
 //	RxFrames + RxLocal + RxForwarded ==
@@ -89,7 +87,3 @@ func (d Direction) String() string {
 	}
 	return "in"
 }
-
-// Tap sees every frame of both directions, received ones when their end is known, with the reason where it was a drop. It is
-// called on the engines, several at a time, and must neither block nor keep the frame.
-type Tap func(i *Interface, queue int, dir Direction, reason DropReason, at clock.Time, frame []byte)
