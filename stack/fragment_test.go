@@ -257,13 +257,13 @@ func TestRouteMTU(t *testing.T) {
 
 // A datagram that finds the transmit ring full in the middle of its fragments goes on from there.
 func TestFragmentsWaitForTheRing(t *testing.T) {
-	h := newHost(t, func(s *setup) { s.ring = 4 })
+	h, room := newScarce(t)
 	s := h.bind("10.0.0.1:7")
-	h.stall(true)
+	*room = 4
 	s.writes(pattern(14000), "10.0.0.2:9")
 	s.writes(pattern(3), "10.0.0.2:9")
 	h.settle()
-	h.stall(false)
+	*room, h.stalled = 100, false
 	u, err := wire.ParseUDP(h.wantRest(0))
 	require.NoError(t, err)
 	require.Equal(t, wire.ChecksumOK, u.ChecksumState(addr(hostIP), addr(peerIP)))
@@ -271,6 +271,49 @@ func TestFragmentsWaitForTheRing(t *testing.T) {
 	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 3")
 	h.wantIdle("in order, and nothing lost")
 	require.Zero(t, h.Stats().TxDrops[DropTransmitFull])
+}
+
+// A scarceLink has room for so many frames more.
+type scarceLink struct {
+	Link
+	room *int
+	open *byte // the frame from Alloc
+}
+
+func (l *scarceLink) Alloc() []byte {
+	if *l.room == 0 {
+		return nil
+	}
+	*l.room--
+	f := l.Link.Alloc()
+	l.open = &f[0]
+	return f
+}
+
+func (l *scarceLink) Send(frame []byte) bool {
+	if l.open == &frame[0] {
+		l.open = nil
+		return l.Link.Send(frame)
+	}
+	if *l.room == 0 {
+		return false
+	}
+	*l.room--
+	return l.Link.Send(frame)
+}
+
+func (l *scarceLink) Free(frame []byte) {
+	*l.room++
+	l.Link.Free(frame)
+}
+
+// newScarce makes a host whose card has as much room for sending as the script says, and may never come to rest.
+func newScarce(t testing.TB, changes ...func(*setup)) (h *host, room *int) {
+	room = new(int)
+	*room = 1000
+	h = newHost(t, append(changes, func(s *setup) { s.wrap = func(l Link) Link { return &scarceLink{Link: l, room: room} } })...)
+	h.stalled = true
+	return h, room
 }
 
 // wantRest takes fragments up to the last, beginning at off.
