@@ -71,7 +71,8 @@ type Message struct {
 	TOS  uint8          // likewise
 }
 
-// NewDatagram makes a socket for wire.ProtocolUDP or wire.ProtocolICMP, neither bound nor connected.
+// NewDatagram makes a socket for wire.ProtocolUDP or wire.ProtocolICMP, neither bound nor connected. That of a closed stack is
+// closed.
 func (s *Stack) NewDatagram(proto wire.Protocol) *Datagram {
 	d := &Datagram{s: s, proto: proto}
 	d.ttl.Store(defaultTTL)
@@ -81,7 +82,11 @@ func (s *Stack) NewDatagram(proto wire.Protocol) *Datagram {
 	s.mu.Lock()
 	s.lastID++
 	d.id = s.lastID
-	s.sockets[d] = struct{}{}
+	if s.closed {
+		d.closed.Store(true)
+	} else {
+		s.sockets[d] = struct{}{}
+	}
 	s.mu.Unlock()
 	return d
 }

@@ -353,6 +353,9 @@ func (s *Stack) sourceTo(dst wire.Addr) (wire.Addr, error) {
 	ifs := s.ifaces()
 	card := ifs[0]
 	if card.loopback {
+		if dst.IsBroadcast() {
+			return 0, syscall.EADDRNOTAVAIL // no interface to send it on
+		}
 		return 0, syscall.ENETUNREACH
 	}
 	var hop, source wire.Addr
