@@ -104,6 +104,18 @@ func TestTwoDevicesOnOneInterface(t *testing.T) {
 	require.ErrorContains(t, err, "kit_xdp")
 }
 
+// Somebody takes the program off: Info tells.
+func TestInfoTellsThatTheProgramIsGone(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	require.True(t, r.device.Info().Attached)
+	held, err := link.NewFromID(link.ID(r.device.Info().LinkID))
+	require.NoError(t, err)
+	defer held.Close()
+	require.NoError(t, held.Detach())
+	require.False(t, r.device.Info().Attached)
+	require.True(t, r.device.Info().Present)
+}
+
 // The process that holds the program is killed: the kernel takes the program off by itself, and the queues are free.
 func TestKillDetaches(t *testing.T) {
 	r := newClosedRig(t, netlab.Options{})
@@ -144,10 +156,9 @@ func (r *rig) card() *card {
 // A bridge's driver has no native XDP: auto falls back to generic and says so, native refuses.
 func TestAttachFallsBackLoudly(t *testing.T) {
 	r := newClosedRig(t, netlab.Options{})
-	for _, args := range [][]string{{"link", "add", "br0", "type", "bridge"}, {"link", "set", "br0", "up"}} {
-		_, err := r.lab.Left.Run(t.Context(), "ip", args...)
-		require.NoError(t, err)
-	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	require.NoError(t, r.lab.Left.Links().LinkAdd(bridge))
+	require.NoError(t, r.lab.Left.Links().LinkSetUp(bridge))
 	open := func(attach AttachMode) (*Device, error) {
 		var d *Device
 		err := r.lab.Left.Do(func() (err error) {

@@ -53,6 +53,8 @@ type Info struct {
 	RxQueues, TxQueues int
 	// Attach is AttachNative or AttachGeneric.
 	Attach AttachMode
+	// Attached is false when somebody has taken the XDP program off: nothing is received any more.
+	Attached bool
 	// Program is the XDP program's name, ProgramID and LinkID its numbers in bpftool.
 	Program           string
 	ProgramID, LinkID uint32
@@ -242,7 +244,7 @@ func (d *Device) bind(c *Config, g geometry, q *queue, canSend bool) error {
 		}
 	}
 	if g.scatter() && errors.Is(err, ErrKernel) {
-		return errors.Join(d.noMode(c, g), err)
+		return fmt.Errorf("%w (%w)", d.noMode(c, g), err)
 	}
 	return err
 }
@@ -315,12 +317,13 @@ func (d *Device) refresh() {
 	}
 	attrs, err := d.card.attrs()
 	if err != nil {
-		d.info.Present, d.info.Up, d.info.Running = false, false, false
+		d.info.Present, d.info.Attached, d.info.Up, d.info.Running = false, false, false, false
 		return
 	}
 	i := &d.info
 	i.Present, i.Interface, i.DeviceMTU = true, attrs.Name, attrs.MTU
 	i.Up, i.Running = attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_RUNNING != 0
+	i.Attached = attrs.Xdp != nil && attrs.Xdp.ProgId == i.ProgramID
 	i.RxQueues, i.TxQueues = d.card.queueCounts(attrs.Name)
 	i.MTU = min(d.mtu, attrs.MTU)
 	for _, q := range d.queues {
@@ -357,7 +360,7 @@ func (d *Device) Close() error {
 	if d.closed {
 		return nil
 	}
-	d.closed = true
+	d.closed, d.info.Attached = true, false
 	var errs []error
 	if d.xdp != nil {
 		errs = append(errs, d.xdp.Close())

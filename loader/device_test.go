@@ -15,6 +15,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/bpf"
@@ -67,9 +68,10 @@ func (r *rig) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&r.log
 // teach writes an address at the left end's hardware address into a namespace's neighbour table.
 func (r *rig) teach(ns *netlab.Namespace, addr netip.Addr) {
 	r.t.Helper()
-	_, err := ns.Run(r.t.Context(), "ip", "neigh", "replace", addr.String(), "lladdr", r.lab.Left.HardwareAddr().String(),
-		"dev", ns.Interface(), "nud", "permanent")
-	require.NoError(r.t, err)
+	require.NoError(r.t, ns.Links().NeighSet(&netlink.Neigh{
+		LinkIndex: ns.Index(), Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
+		IP: addr.AsSlice(), HardwareAddr: r.lab.Left.HardwareAddr(),
+	}))
 }
 
 // dial returns a UDP socket of the right end's kernel, connected to a port of ours.
@@ -291,31 +293,31 @@ func TestLinkDownAndUp(t *testing.T) {
 	r := newRig(t, netlab.Options{}, Config{})
 	r.wantEcho(3, 100)
 	l := r.device.Links()[0]
-	r.ip("link", "set", "dev", r.lab.Left.Interface(), "down")
+	r.change(r.lab.Left, (*netlink.Handle).LinkSetDown)
 	require.False(t, r.device.Info().Up)
 	require.True(t, l.Send(l.Alloc()[:copy(l.Alloc(), r.datagram(9, nil))]))
 	require.False(t, l.Flush(), "no hurry while the interface is down")
 	require.NotZero(t, l.Counters().KickDown)
 	require.NoError(t, l.Wait(time.Millisecond), "the interface is not gone")
 
-	r.ip("link", "set", "dev", r.lab.Left.Interface(), "up")
+	r.change(r.lab.Left, (*netlink.Handle).LinkSetUp)
 	r.until(func() bool { return r.device.Info().Running }, "no carrier")
 	r.until(func() bool { l.Flush(); return l.Counters().Completions == l.Counters().TxFrames }, "what was queued is not sent")
 	r.wantEcho(3, 100)
 }
 
-// ip runs ip(8) in the left end's namespace.
-func (r *rig) ip(args ...string) {
+// change does something to the interface of a namespace's first end.
+func (r *rig) change(ns *netlab.Namespace, what func(links *netlink.Handle, device netlink.Link) error) {
 	r.t.Helper()
-	_, err := r.lab.Left.Run(r.t.Context(), "ip", args...)
+	device, err := ns.Links().LinkByIndex(ns.Index())
 	require.NoError(r.t, err)
+	require.NoError(r.t, what(ns.Links(), device))
 }
 
 // The peer is down: what is sent is dropped by the driver, and nothing is stuck.
 func TestPeerDown(t *testing.T) {
 	r := newRig(t, netlab.Options{}, Config{RingSize: 64})
-	_, err := r.lab.Right.Run(t.Context(), "ip", "link", "set", "dev", r.lab.Right.Interface(), "down")
-	require.NoError(t, err)
+	r.change(r.lab.Right, (*netlink.Handle).LinkSetDown)
 	l := r.device.Links()[0]
 	for range 500 {
 		frame := l.Alloc()
@@ -324,8 +326,6 @@ func TestPeerDown(t *testing.T) {
 		l.Flush()
 	}
 	r.until(func() bool { l.Flush(); return l.Counters().Completions == 500 }, "frames are lost")
-	_, err = r.lab.Right.Run(t.Context(), "ip", "link", "set", "dev", r.lab.Right.Interface(), "up")
-	require.NoError(t, err)
 }
 
 func TestDeletedInterfaceEndsWait(t *testing.T) {
@@ -340,7 +340,7 @@ func TestDeletedInterfaceEndsWait(t *testing.T) {
 		}
 		ended <- err
 	}()
-	r.ip("link", "delete", r.lab.Left.Interface())
+	r.change(r.lab.Left, (*netlink.Handle).LinkDel)
 	select {
 	case err := <-ended:
 		require.ErrorIs(t, err, ErrGone)
@@ -468,15 +468,16 @@ func TestInfoFollowsTheInterface(t *testing.T) {
 	require.Equal(t, [6]byte(r.lab.Left.HardwareAddr()), l.HardwareAddr())
 	require.True(t, l.PartialChecksums())
 
-	for mtu, want := range map[string]int{"1000": 1000, "1700": 1500} {
-		r.ip("link", "set", "dev", info.Interface, "mtu", mtu)
+	for mtu, want := range map[int]int{1000: 1000, 1700: 1500} {
+		r.change(r.lab.Left, func(links *netlink.Handle, device netlink.Link) error { return links.LinkSetMTU(device, mtu) })
 		require.Equal(t, want, r.device.Info().MTU)
 		require.Equal(t, want, l.MTU())
 	}
-	r.ip("link", "set", "dev", info.Interface, "down")
-	r.ip("link", "set", "dev", info.Interface, "name", "renamed")
-	require.Equal(t, "renamed", r.device.Info().Interface)
-	r.ip("link", "set", "dev", "renamed", "name", info.Interface)
+	r.change(r.lab.Left, (*netlink.Handle).LinkSetDown)
+	for _, name := range []string{"renamed", info.Interface} {
+		r.change(r.lab.Left, func(links *netlink.Handle, device netlink.Link) error { return links.LinkSetName(device, name) })
+		require.Equal(t, name, r.device.Info().Interface)
+	}
 }
 
 // Busy polling is accepted, found to be of no use on veth, and harms nothing.

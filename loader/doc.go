@@ -14,7 +14,7 @@
 // program's name and the command that removes it. The program hangs on a bpf_link: when the process ends, however it
 // ends, the kernel takes the program off and sees all traffic again. [Check] tells beforehand what stands in the way.
 //
-// It takes CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF, and Linux 5.10; frames longer than a buffer (an MTU above 3804) take
+// It takes CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF, and Linux 5.10; frames longer than a buffer (an MTU above 3822) take
 // Linux 6.6. The interface is looked for in the network namespace of the calling thread, and stays that one.
 //
 // # A link

@@ -23,11 +23,6 @@ func testFrame(n, number int) []byte {
 // drop is an input that only looks.
 func drop([]byte) {}
 
-// echo returns an input that sends every frame back as it is and requires that the link takes it.
-func echo(t testing.TB, l *Link) func([]byte) {
-	return func(frame []byte) { require.True(t, l.Send(frame)) }
-}
-
 func TestPollLendsFramesAndGivesTheirMemoryBack(t *testing.T) {
 	for name, start := range starts {
 		t.Run(name, func(t *testing.T) {

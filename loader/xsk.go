@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// errNotSupp is the kernel's ENOTSUPP, which some drivers let out; it has no name in user space.
-	errNotSupp = unix.Errno(524)
 	// bindPatience is how long a bind is repeated while the queue is still held by a socket that was closed: the kernel
 	// gives a queue back by a work item, which was seen to take up to 44 ms.
 	bindPatience = 500 * time.Millisecond
