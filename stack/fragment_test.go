@@ -163,7 +163,7 @@ func TestPathMTU(t *testing.T) {
 func TestPathMTUIsOnlyLoweredAndExpires(t *testing.T) {
 	h := newHost(t)
 	s := h.bind("10.0.0.1:7")
-	h.iface.SetNeighbour(entry(peerIP, peerMAC, NeighbourPermanent))
+	h.keepPeer()
 	send := func() sent {
 		s.writes(pattern(1472), "10.0.0.2:9")
 		f := h.take(0)

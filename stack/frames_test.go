@@ -37,6 +37,8 @@ func addr(s string) wire.Addr {
 	return a
 }
 
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // A packet says what a frame for the script to send looks like. Its zero value is an ordinary one from the peer to the host.

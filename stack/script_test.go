@@ -110,6 +110,9 @@ func (h *host) settle() clock.Time {
 	return clock.Never
 }
 
+// keepPeer makes the peer's Ethernet address known for good.
+func (h *host) keepPeer() { h.iface.SetNeighbour(entry(peerIP, peerMAC, NeighbourPermanent)) }
+
 // stall stops the transmit side of the card, and lets it go on.
 func (h *host) stall(stalled bool) {
 	h.stalled = stalled
