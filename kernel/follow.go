@@ -80,7 +80,10 @@ type Follower struct {
 	told       map[netip.Prefix]stack.Route
 	changed    map[netip.Prefix]struct{} // destinations whose routes have changed since the sink was told
 	neighbours map[netip.Addr]neighbour
-	rules      int // beyond the standard ones
+	rules      int  // beyond the standard ones
+	settling   bool // the routes have been read, and changes from before that may still be in the queue
+	doubtful   bool // and they can't be done again on what was read, see replaceRoutes
+	lost       bool // changes were, since the routes were read
 	overtaken  tables
 	readAfter  time.Time // when overtaken tables may be read again
 
@@ -258,9 +261,10 @@ func (f *Follower) take(deadline time.Time) error {
 			// (netlink_overrun in net/netlink/af_netlink.c), so it must be emptied first.
 			lost = true
 			f.stats.overruns.Add(1)
-			f.overtaken = tablesAll
+			f.overtaken, f.lost = tablesAll, true
 			continue
 		case errors.Is(err, errNothing):
+			f.settling, f.doubtful = false, false
 			return nil
 		case err != nil:
 			return err
@@ -359,17 +363,20 @@ func (f *Follower) gone() {
 	f.end.Do(func() { close(f.done) })
 }
 
+// routeChanged follows one change, and has all routes read anew where it can't be told what it did.
 func (f *Follower) routeChanged(r kernelRoute, flags uint16, gone bool) {
 	f.changed[r.dst] = struct{}{}
+	sure := !f.doubtful
 	switch {
 	case gone:
-		if !f.routes.remove(r) {
-			f.overtaken |= tableRoutes
-		}
+		sure = (f.routes.remove(r) || f.settling) && sure
 	case r.unresolved():
-		f.overtaken |= tableRoutes
+		sure = false
 	default:
-		f.routes.add(r, flags)
+		sure = (f.routes.add(r, flags) || !f.settling) && sure
+	}
+	if !sure {
+		f.overtaken |= tableRoutes
 	}
 }
 

@@ -101,7 +101,7 @@ func (f *Follower) readRoutes() error {
 		return err
 	}
 	first := f.routes == nil
-	f.routes = all
+	f.replaceRoutes(all)
 	if first {
 		f.tellAllRoutes()
 		return err
@@ -114,6 +114,17 @@ func (f *Follower) readRoutes() error {
 	}
 	f.tellRoutes()
 	return err
+}
+
+// replaceRoutes takes what was read. Changes that came before or during the reading follow in the queue, and are done again on
+// what was read, most of it from after them. That ends well where each place had one route at most all the time, as the last
+// change of a place then says what is there (routes.add). Where that is not so, or not known, such a change makes us read
+// again.
+func (f *Follower) replaceRoutes(all routes) {
+	f.settling = true
+	f.doubtful = f.routes == nil || f.lost || f.routes.crowded() || all.crowded()
+	f.lost = false
+	f.routes = all
 }
 
 func (f *Follower) tellAllRoutes() {

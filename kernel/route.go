@@ -131,25 +131,45 @@ func (r *kernelRoute) place() place { return place{r.table, r.dst, r.tos, r.metr
 // order in which the kernel tries them: the local table's first, then by metric.
 type routes map[netip.Prefix][]kernelRoute
 
-// add does what an RTM_NEWROUTE with these flags tells (fib_table_insert in net/ipv4/fib_trie.c).
-func (t routes) add(r kernelRoute, flags uint16) {
+// add does what an RTM_NEWROUTE with these flags tells (fib_table_insert in net/ipv4/fib_trie.c). It also holds for a change
+// that the list knows already, which happens after a reading: NLM_F_EXCL says that the route has its place to itself, and so
+// does NLM_F_REPLACE where it had one neighbour at most. Of several in one place, it reports false: then which of them comes
+// first, or was replaced, is a guess.
+func (t routes) add(r kernelRoute, flags uint16) (sure bool) {
 	list := t[r.dst]
-	first := slices.IndexFunc(list, func(o kernelRoute) bool { return o.place() == r.place() })
+	if slices.ContainsFunc(list, func(o kernelRoute) bool { return o.same(&r) }) && flags&unix.NLM_F_EXCL == 0 {
+		return true
+	}
+	inPlace := func(o kernelRoute) bool { return o.place() == r.place() }
+	first, _ := slices.BinarySearchFunc(list, r, compareRoutes)
+	end := first
+	for end < len(list) && inPlace(list[end]) {
+		end++
+	}
 	switch {
-	case first < 0:
-		at, _ := slices.BinarySearchFunc(list, r, compareRoutes)
-		list = slices.Insert(list, at, r)
-	case flags&unix.NLM_F_REPLACE != 0:
-		list[first] = r
+	case flags&unix.NLM_F_EXCL != 0:
+		list, sure = slices.Replace(list, first, end, r), true
+	case flags&unix.NLM_F_REPLACE != 0 && end > first:
+		list, sure = slices.Replace(list, first, first+1, r), end == first+1
 	case flags&unix.NLM_F_APPEND != 0:
-		for first < len(list) && list[first].place() == r.place() {
-			first++
-		}
-		list = slices.Insert(list, first, r)
+		list, sure = slices.Insert(list, end, r), end == first
 	default:
-		list = slices.Insert(list, first, r)
+		list, sure = slices.Insert(list, first, r), end == first
 	}
 	t[r.dst] = list
+	return sure
+}
+
+// crowded reports whether some place is shared by several routes.
+func (t routes) crowded() bool {
+	for _, list := range t {
+		for i := range list[1:] {
+			if list[i].place() == list[i+1].place() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func compareRoutes(a, b kernelRoute) int {
