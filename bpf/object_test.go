@@ -71,7 +71,7 @@ func TestConstantsAreThoseOfTheHeader(t *testing.T) {
 	require.Equal(t, "24", define("KIT_CELLS_SHIFT"))
 	require.EqualValues(t, 24, hashShift)
 	require.Equal(t, "0x9e3779b1u", define("KIT_HASH"))
-	require.EqualValues(t, 0x9e3779b1, hashFactor)
+	require.EqualValues(t, uint32(0x9e3779b1), uint32(hashFactor))
 
 	require.Equal(t, []string{"REMOVED", "SHARED", "OWNED", "BROADCAST"}, enumerators(t, text, "kit_kind"))
 	require.Equal(t, []Kind{0, 1, 2, 3}, []Kind{removed, Shared, Owned, Broadcast})

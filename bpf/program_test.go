@@ -51,6 +51,11 @@ func TestProgramSearchesATableWithoutEmptyCells(t *testing.T) {
 	r.wants(PassAddress, ip(udpTo(stranger, 7)))
 	require.NoError(t, r.tables.SetAddress(owned1, Owned))
 	r.wants(XSKOwned, ip(udpTo(owned1, 7)))
+	for bit := range 32 {
+		b := owned1.As4()
+		b[bit/8] ^= 1 << (bit % 8)
+		r.wants(PassAddress, ip(udpTo(netip.AddrFrom4(b), 7)), "an address that differs in one bit")
+	}
 	r.wants(PassARP, arp(peer, stranger))
 }
 
