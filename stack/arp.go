@@ -148,7 +148,7 @@ func (a *announcer) expire(_ *timer, now clock.Time) {
 	}
 }
 
-// conflict tells that another host claims la's address, and defends it, at most once in defendInterval (RFC 5227 §2.4 (b)).
+// conflict tells that another host claims la's address, and defends it, at most once in defendInterval (RFC 5227 §2.4 (c)).
 func (e *Engine) conflict(la *localAddr, other wire.HardwareAddr) {
 	if e.rx.forwarded {
 		return // the engine that received it sees to it

@@ -417,9 +417,9 @@ func TestARPAnnouncementsEndWithTheAddress(t *testing.T) {
 	h.arrives("arp-not-for-us", whoHas(hostIP))
 }
 
-// RFC 5227 §2.4 (b): a host "MAY elect to attempt to defend its address by recording the time that the conflicting ARP packet was
-// received, and then broadcasting one single ARP Announcement … if this is not the first conflicting ARP packet the host has
-// seen, and the time recorded for the previous conflicting ARP packet is recent, within DEFEND_INTERVAL seconds" it does not.
+// RFC 5227 §2.4 (c), for a host that does not give up its address: it defends it by one ARP Announcement, but "if this is not the
+// first conflicting ARP packet the host has seen, and the time recorded for the previous conflicting ARP packet is within
+// DEFEND_INTERVAL seconds, then the host MUST NOT send another defensive ARP Announcement."
 func TestARPConflictIsDefended(t *testing.T) {
 	type told struct {
 		addr  string

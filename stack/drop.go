@@ -83,7 +83,7 @@ var dropReasons = [NumDropReasons]struct{ name, doc string }{
 	DropIPLinkBroadcast:    {"ip-link-broadcast", "A unicast packet came in a broadcast or multicast frame (RFC 1122 §3.3.6)."},
 	DropIPProtocol:         {"ip-protocol", "Nothing here speaks the packet's protocol."},
 	DropFragmentMalformed:  {"fragment-malformed", "A fragment that is not the last has a length that is no multiple of 8, or is empty."},
-	DropFragmentOverlap:    {"fragment-overlap", "Fragments of one datagram overlap: the whole datagram is refused (RFC 5722 §3)."},
+	DropFragmentOverlap:    {"fragment-overlap", "Fragments of one datagram overlap: the whole datagram is refused (RFC 5722 §4)."},
 	DropFragmentTooLong:    {"fragment-too-long", "The fragments make a packet of more than 65,535 bytes."},
 	DropFragmentTimeout:    {"fragment-timeout", "The rest of the datagram did not come in time."},
 	DropFragmentMemory:     {"fragment-memory", "The oldest unfinished datagram made room for a newer one."},

@@ -95,8 +95,8 @@ func TestLongestDatagram(t *testing.T) {
 	h.wantIdle("that was all")
 }
 
-// RFC 6864 §4.3: "Sources of non-atomic IPv4 datagrams MUST NOT … repeat IPv4 ID values within one MDL for a given source
-// address/destination address/protocol tuple." The engines of a card count apart and never meet.
+// RFC 6864 §4.2: a source does not repeat the identification of fragmented datagrams between the same addresses and for the same
+// protocol while old ones may be about. The engines of a card count apart and never meet.
 func TestFragmentIDsAreUnique(t *testing.T) {
 	for queues := 1; queues <= 5; queues++ {
 		h := newHost(t, func(s *setup) { s.queues = queues })

@@ -234,7 +234,7 @@ func TestAnswersHaveNoCongestionMark(t *testing.T) {
 	h := newHost(t)
 	h.arrives("answered", packet{tos: 0xBB, ttl: 1}.ping(1, 1, "hello"))
 	p := h.want("10.0.0.1 > 10.0.0.2: icmp echo reply id 1 seq 1 length 13").ip()
-	require.Equal(t, uint8(0xB8), p.TOS(), `RFC 1122 §3.2.2.6: "the IP type of service of the reply" is the request's`)
+	require.Equal(t, uint8(0xB8), p.TOS(), "RFC 1349 §5.1: the rest of the type of service is the request's")
 	require.Equal(t, uint8(64), p.TTL())
 	require.True(t, p.DF())
 }

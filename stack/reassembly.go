@@ -10,7 +10,7 @@ import (
 
 // Reassembly, RFC 791 §3.2 with the bitmap of RFC 815's spirit: a fragment is copied straight to its final place, and a bit
 // for each 8 bytes says what has come. Fragments that overlap make the whole datagram refused, and what still comes of it,
-// as RFC 5722 §3 demands of IPv6 and Linux does for both (net/ipv4/ip_fragment.c). An exact copy of a fragment is ignored.
+// as RFC 5722 §4 demands of IPv6 and Linux does for both (net/ipv4/ip_fragment.c). An exact copy of a fragment is ignored.
 
 // fragKey names a datagram in pieces, RFC 791 §3.2.
 type fragKey struct {

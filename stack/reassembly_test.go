@@ -138,8 +138,7 @@ func TestReassemblyIgnoresCopies(t *testing.T) {
 	h.arrives("held", frames[1], "a copy that comes later begins anew")
 }
 
-// RFC 5722 §3, for IPv6, and Linux for both: "When reassembling … if one or more its constituent fragments is determined to be an
-// overlapping fragment, the entire datagram (and any constituent fragments, including those not yet received) MUST be silently
+// RFC 5722 §4, for IPv6, and Linux for both: "if one or more its constituent fragments is determined to be an overlapping fragment, the entire datagram (and any constituent fragments, including those not yet received) MUST be silently
 // discarded."
 func TestReassemblyRefusesOverlap(t *testing.T) {
 	at := func(off, n int, mf bool) []byte {
@@ -166,7 +165,7 @@ func TestReassemblyRefusesOverlap(t *testing.T) {
 			h.arrives("fragment-overlap", c.first, "what comes later is refused too")
 			h.arrives("fragment-overlap", at(64, 8, true), "even what overlaps nothing")
 			h.wait(seconds(31))
-			h.wantIdle(`RFC 5722 §3: "silently"`)
+			h.wantIdle(`RFC 5722 §4: "silently"`)
 			h.arrives("held", c.first, "after the time-out its name is free")
 		})
 	}
