@@ -103,6 +103,22 @@ func CopySum(dst, src []byte, initial uint16) uint16 {
 	return fold(acc, carry)
 }
 
+// CopySum2 copies a and behind it b to dst, which has room for both, and returns
+// the sum of all of it added to an initial sum: the two halves of a ring. Unlike
+// elsewhere a may be of odd length.
+func CopySum2(dst, a, b []byte, initial uint16) uint16 {
+	initial = CopySum(dst, a, initial)
+	if len(b) == 0 {
+		return initial
+	}
+	if len(a)&1 == 0 {
+		return CopySum(dst[len(a):], b, initial)
+	}
+	// The sum of bytes turned round is the sum turned round (RFC 1071
+	// section 2 (B)).
+	return AddSum(initial, swap16(CopySum(dst[len(a):], b, 0)))
+}
+
 // AddSum adds two sums.
 func AddSum(a, b uint16) uint16 {
 	v := uint32(a) + uint32(b)

@@ -1,5 +1,5 @@
 // Package wire reads and writes the headers of the packets that the stack
-// speaks: Ethernet with VLAN tags, ARP, IPv4, ICMP and UDP, and the one's
+// speaks: Ethernet with VLAN tags, ARP, IPv4, ICMP, UDP and TCP, and the one's
 // complement checksums in them.
 //
 // A header is read through a view: a slice type over the packet's own bytes

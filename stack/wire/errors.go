@@ -25,6 +25,11 @@ const (
 	// ErrOption: an IPv4 option's length is impossible or reaches out of the
 	// header.
 	ErrOption
+	// ErrDataOffset: a TCP header says that it is shorter than 20 bytes.
+	ErrDataOffset
+	// ErrTCPOption: a TCP option's length is impossible or reaches out of the
+	// header.
+	ErrTCPOption
 )
 
 var parseErrors = [...]string{
@@ -36,6 +41,8 @@ var parseErrors = [...]string{
 	ErrHardware:        "the ARP hardware type is not Ethernet",
 	ErrProtocolAddress: "the ARP protocol type is not IPv4",
 	ErrOption:          "an IPv4 option has an impossible length",
+	ErrDataOffset:      "the TCP header length is below 20",
+	ErrTCPOption:       "a TCP option has an impossible length",
 }
 
 // Error returns a sentence without its full stop.

@@ -157,6 +157,9 @@ type Quoted struct {
 	// HasPorts: SrcPort and DstPort are known (UDP and TCP).
 	HasPorts         bool
 	SrcPort, DstPort uint16
+	// HasSeq: it was a TCP segment, and TCPSeq, its sequence number, is known.
+	HasSeq bool
+	TCPSeq Seq
 	// HasEcho: it was an echo message, and EchoType, ID and Seq are known.
 	HasEcho  bool
 	EchoType ICMPType
@@ -186,7 +189,7 @@ func ParseQuoted(b []byte) (q Quoted, err error) {
 	return q, nil
 }
 
-// parseTransport reads ports or echo numbers where enough of them was quoted.
+// parseTransport reads ports, sequence or echo numbers where enough of them was quoted.
 func (q *Quoted) parseTransport() {
 	t := q.Transport
 	switch q.Protocol {
@@ -194,6 +197,10 @@ func (q *Quoted) parseTransport() {
 		if len(t) >= 4 {
 			q.HasPorts = true
 			q.SrcPort, q.DstPort = get16(t), get16(t[2:])
+		}
+		if q.Protocol == ProtocolTCP && len(t) >= 8 {
+			q.HasSeq = true
+			q.TCPSeq = Seq(get32(t[4:]))
 		}
 	case ProtocolICMP:
 		if len(t) < ICMPLen {
