@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -37,22 +36,13 @@ func prefixesOf(all []address, index int) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// hostPrefixesOf is prefixesOf without those that are not the address of a single host, which the stack would refuse.
-func hostPrefixesOf(all []address, index int) []netip.Prefix {
-	return slices.DeleteFunc(prefixesOf(all, index), func(p netip.Prefix) bool { return !isHost(p) })
-}
-
-func isHost(p netip.Prefix) bool {
-	a := p.Addr()
-	b := a.As4()
-	if a.IsUnspecified() || a.IsLoopback() || b[0] >= 224 || p.Bits() == 0 {
-		return false
-	}
-	if p.Bits() >= 31 {
-		return true // RFC 3021: no address is set apart
-	}
-	host := binary.BigEndian.Uint32(b[:]) << p.Bits()
-	return host != 0 && host != ^uint32(0)<<p.Bits()
+// sharedPrefixesOf is prefixesOf without those that the stack can't share: loopback addresses, which are its own loopback's,
+// and what is not the address of a host at all.
+func sharedPrefixesOf(all []address, index int) []netip.Prefix {
+	return slices.DeleteFunc(prefixesOf(all, index), func(p netip.Prefix) bool {
+		a := p.Addr()
+		return a.IsUnspecified() || a.IsLoopback() || a.As4()[0] >= 224 || p.Bits() == 0
+	})
 }
 
 // HasAddress reports which interface of the calling thread's network namespace has addr, and with which network length; ok

@@ -61,13 +61,13 @@ func TestDecodeEncapsulatedRoute(t *testing.T) {
 	}, r)
 }
 
-func TestIsHost(t *testing.T) {
-	for _, s := range []string{"10.0.0.1/24", "10.0.0.254/24", "10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "10.0.1.0/16", "223.255.255.254/1"} {
-		require.True(t, isHost(netip.MustParsePrefix(s)), s)
+func TestSharedPrefixes(t *testing.T) {
+	var all []address
+	for _, s := range []string{"10.0.0.1/24", "0.0.0.0/32", "127.0.0.1/8", "224.0.0.1/24", "240.0.0.1/24", "10.0.0.1/0", "10.0.0.0/24"} {
+		all = append(all, address{7, netip.MustParsePrefix(s)})
 	}
-	for _, s := range []string{"0.0.0.0/32", "127.0.0.1/8", "224.0.0.1/24", "240.0.0.1/24", "10.0.0.1/0", "10.0.0.0/24", "10.0.0.255/24", "10.255.255.255/8"} {
-		require.False(t, isHost(netip.MustParsePrefix(s)), s)
-	}
+	all = append(all, address{8, netip.MustParsePrefix("10.0.0.2/24")})
+	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.0/24")}, sharedPrefixesOf(all, 7))
 }
 
 // Whatever a message holds, decoding it ends and stays inside it.
@@ -85,7 +85,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		if a, ok := decodeAddress(b); ok {
 			require.True(t, a.prefix.IsValid() && a.prefix.Addr().Is4())
-			isHost(a.prefix)
+			sharedPrefixesOf([]address{a}, a.index)
 		}
 		if n, ok := decodeNeighbour(b); ok {
 			require.True(t, n.addr.Is4())

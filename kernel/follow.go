@@ -155,7 +155,7 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	f.initial = hostPrefixesOf(all, f.view.index)
+	f.initial = sharedPrefixesOf(all, f.view.index)
 	f.view.addresses = f.initial
 	f.asker.init(f)
 	return nil
@@ -177,8 +177,8 @@ func (f *Follower) note(err error) {
 	}
 }
 
-// Addresses lists the interface's IPv4 addresses as they were when the follower was made; Start tells later changes. Of the
-// kernel's addresses those are left out that no host can have, such as a network's own.
+// Addresses lists the interface's IPv4 addresses as they were when the follower was made; Start tells later changes.
+// Addresses of 127.0.0.0/8 are left out: they are the stack's own.
 func (f *Follower) Addresses() []netip.Prefix {
 	return slices.Clone(f.initial)
 }

@@ -82,7 +82,7 @@ func (f *Follower) readAddresses() error {
 	if failed(err) {
 		return err
 	}
-	now := hostPrefixesOf(all, f.view.index)
+	now := sharedPrefixesOf(all, f.view.index)
 	if slices.Equal(now, f.view.addresses) {
 		return err
 	}
