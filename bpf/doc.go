@@ -21,17 +21,6 @@
 // An ICMP redirect to a shared address stays with the kernel too, for the
 // routes are the kernel's.
 //
-// To load it:
-//
-//	program := bpf.Linear
-//	if ok, err := bpf.HaveFrags(); err != nil {
-//		return err
-//	} else if ok {
-//		program = bpf.Frags
-//	}
-//	spec, err := bpf.Spec(program, queues)
-//	coll, err := ebpf.NewCollection(spec)
-//	tables, err := bpf.NewTables(coll)
-//	coll.Maps[bpf.XSKMap].Put(uint32(queue), uint32(socket))
-//	link.AttachXDP(link.XDPOptions{Program: coll.Programs[string(program)], ...})
+// Loading takes CAP_BPF, CAP_NET_ADMIN and, because IPv4 options make the
+// offset of the ports variable, CAP_PERFMON. It works from Linux 5.10 on.
 package bpf

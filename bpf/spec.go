@@ -34,7 +34,7 @@ func HaveFrags() (bool, error) {
 	if err == nil || errors.Is(err, ebpf.ErrNotSupported) {
 		return err == nil, nil
 	}
-	return false, fmt.Errorf("asking the kernel for XDP programs with several buffers failed; the process needs CAP_BPF and CAP_NET_ADMIN: %w", err)
+	return false, fmt.Errorf("asking the kernel for XDP programs with several buffers failed; the process needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: %w", err)
 }
 
 // Spec returns the collection of one program and its maps, with room in [XSKMap] for queues 0 to queues-1.

@@ -97,7 +97,11 @@ func NewTables(coll *ebpf.Collection) (*Tables, error) {
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-	if t.stats, err = coll.Maps[bpfMapStats].Clone(); err != nil {
+	stats, err := collectionMap(coll, bpfMapStats)
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	if t.stats, err = stats.Clone(); err != nil {
 		return nil, errors.Join(fmt.Errorf("keeping the BPF map %s open failed: %w", bpfMapStats, err), t.Close())
 	}
 	t.config = (*bpfKitConfig)(unsafe.Pointer(&config[0]))
@@ -105,8 +109,19 @@ func NewTables(coll *ebpf.Collection) (*Tables, error) {
 	return t, nil
 }
 
-func (t *Tables) mmap(coll *ebpf.Collection, name string) ([]byte, error) {
+func collectionMap(coll *ebpf.Collection, name string) (*ebpf.Map, error) {
 	m := coll.Maps[name]
+	if m == nil {
+		return nil, fmt.Errorf("the collection has no BPF map %s: it is not one of kit's; load what Spec returns", name)
+	}
+	return m, nil
+}
+
+func (t *Tables) mmap(coll *ebpf.Collection, name string) ([]byte, error) {
+	m, err := collectionMap(coll, name)
+	if err != nil {
+		return nil, err
+	}
 	memory, err := unix.Mmap(m.FD(), 0, int(m.MaxEntries()*m.ValueSize()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("mapping the BPF map %s into memory failed: %w", name, err)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 )
 
@@ -258,6 +259,11 @@ func TestRefusals(t *testing.T) {
 	}
 	require.Equal(t, before, *tables.config)
 	require.NoError(t, tables.BindPort(UDP, netip.MustParseAddr("::ffff:10.0.0.1"), 7), "a mapped IPv4 address is one")
+}
+
+func TestTablesOfAForeignCollection(t *testing.T) {
+	_, err := NewTables(&ebpf.Collection{})
+	require.ErrorContains(t, err, "not one of kit's")
 }
 
 func TestClosedTables(t *testing.T) {

@@ -222,7 +222,8 @@ func TestRandomFrames(t *testing.T) {
 	})
 }
 
-// FuzzVerdict gives a chain of frames, each behind its length in two bytes, to the program and to the model.
+// FuzzVerdict gives a chain of frames, each behind its length in two bytes, to the program and to the model. Run it with
+// -fuzzminimizetime 10x: what the kernel does is not counted as coverage, and minimising for it takes a minute each time.
 func FuzzVerdict(f *testing.F) {
 	for _, n := range namedFrames() {
 		var chain []byte
