@@ -53,7 +53,7 @@ func (e *Env) captureCommand() *cobra.Command {
 		if err := errors.Join(err, finish()); err != nil {
 			return err
 		}
-		fmt.Fprintf(e.Stderr, "%d packets captured, %d lost because they came faster than they were written\n", result.Captured, result.Lost)
+		fmt.Fprintf(e.Stderr, "packets captured: %d; lost, because they came faster than they were written: %d\n", result.Captured, result.Lost)
 		return nil
 	}
 	return cmd

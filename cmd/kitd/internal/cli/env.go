@@ -56,7 +56,7 @@ func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e
 // status.
 func (e *Env) Main(ctx context.Context, args []string) int {
 	root := e.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
 	root.SetIn(e.Stdin)
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)

@@ -214,7 +214,11 @@ func neighborsTable(out io.Writer, raw []byte) error {
 	}
 	t := newTable("ADDRESS", "INTERFACE", "HARDWARE-ADDRESS", "STATE", "QUEUED", "AGE")
 	for _, n := range d.Neighbors {
-		t.add(n.Addr, n.Interface, n.HardwareAddr, n.State, n.Queued, time.Duration(n.AgeSeconds)*time.Second)
+		age := ""
+		if n.AgeSeconds > 0 { // the kernel's entries have none
+			age = time.Duration(n.AgeSeconds * float64(time.Second)).Round(time.Second).String()
+		}
+		t.add(n.Addr, n.Interface, n.HardwareAddr, n.State, n.Queued, age)
 	}
 	return t.print(out)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -42,7 +43,7 @@ func (f *format) Type() string { return strings.Join(formats, "|") }
 func outputFlag(cmd *cobra.Command) *format {
 	f := asTable
 	cmd.Flags().VarP(&f, "output", "o", "form of the output")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cobra.AppendActiveHelp(formats, ""), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return &f
 }
 
@@ -115,11 +116,18 @@ func (t *table) print(out io.Writer) error {
 	columns := len(t.rows[0])
 	width, number := make([]int, columns), make([]bool, columns)
 	for c := range columns {
-		number[c] = len(t.rows) > 1
+		numbers, others := 0, 0
 		for r, row := range t.rows {
 			width[c] = max(width[c], utf8.RuneCountInString(row[c]))
-			number[c] = number[c] && (r == 0 || isNumber(row[c]))
+			switch {
+			case r == 0 || row[c] == "-":
+			case isNumber(row[c]):
+				numbers++
+			default:
+				others++
+			}
 		}
+		number[c] = numbers > 0 && others == 0
 	}
 	var b strings.Builder
 	for _, row := range t.rows {
@@ -141,9 +149,9 @@ func (t *table) print(out io.Writer) error {
 	return err
 }
 
-// isNumber reports whether a cell reads as one, "-" included.
 func isNumber(cell string) bool {
-	return strings.Trim(cell, "-.0123456789") == ""
+	_, err := strconv.ParseFloat(cell, 64)
+	return err == nil
 }
 
 // lines writes names and values, a line each.

@@ -100,7 +100,7 @@ func (w *watcher) show(raw []byte, watched bool) error {
 		return err
 	}
 	if zeros > 0 && !watched {
-		fmt.Fprintf(w.env.Stderr, "%d counters are zero: --all shows them\n", zeros)
+		fmt.Fprintf(w.env.Stderr, "counters that are zero and left out: %d; --all shows them\n", zeros)
 	}
 	return nil
 }
