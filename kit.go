@@ -181,11 +181,11 @@ func (k *Kit) close() error {
 	if k.stack != nil {
 		errs = append(errs, k.stack.Close())
 	}
-	if k.device != nil {
-		errs = append(errs, k.device.Close())
-	}
 	if k.ports != nil {
 		errs = append(errs, k.ports.Close())
+	}
+	if k.device != nil {
+		errs = append(errs, k.device.Close())
 	}
 	return errors.Join(errs...)
 }
