@@ -6,7 +6,7 @@ type Reason uint8
 // The reasons, in kit.h's order. A frame counted under one that begins with Pass was left to the kernel, one with XSK
 // went to the AF_XDP socket; [Reason.Help] says which frames each counts.
 const (
-	PassDisabled Reason = iota // the program is switched off
+	PassDisabled Reason = iota
 	PassEthertype
 	PassShort
 	PassMalformed
