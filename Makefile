@@ -35,11 +35,11 @@ bench-smoke: build ## a short run of the benchmark
 	@bin/kitd bench --smoke
 
 generate: ## the BPF object, from bpf/*.c
-	@scripts/need clang llvm-strip bpf-headers
+	@scripts/need clang-14 llvm-strip-14 bpf-headers
 	$(GO) generate ./bpf
 
 check: ## that the committed BPF object is what its sources give
-	@scripts/need clang llvm-strip bpf-headers
+	@scripts/need clang-14 llvm-strip-14 bpf-headers
 	bpf/check-generated.sh
 
 lint: ## go vet, gofmt and staticcheck

@@ -65,7 +65,7 @@ type Kit struct {
 // Open attaches to a card and starts an engine for each of its queues. What is bound comes to kit, all else on the card
 // stays with the kernel; Close, or the end of the process however it comes, gives everything back.
 //
-// It needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF, or root; errors say what to do.
+// It needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON, or root; errors say what to do.
 func Open(cfg Config) (*Kit, error) {
 	if cfg.Interface == "" {
 		return nil, errors.New("kit: no interface was named: set Config.Interface to the card's name, such as \"eth0\"")
