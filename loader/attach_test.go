@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -23,12 +25,14 @@ const holdVariable = "KIT_LOADER_TEST_HOLD"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(holdVariable); name != "" {
-		if _, err := Open(Config{Interface: name}); err != nil {
+		device, err := Open(Config{Interface: name})
+		if err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
 		fmt.Println("open")
-		select {}
+		_ = device.Links()[0].Wait(time.Hour)
+		runtime.KeepAlive(device)
 	}
 	os.Exit(m.Run())
 }

@@ -101,9 +101,9 @@ func (c *card) driver(name string) string {
 }
 
 // queueCounts are the receive and transmit queues that the card uses now: by ETHTOOL_GCHANNELS, by the netdev netlink
-// family where the driver has no channels (kernel 6.8), else by /sys, else one of each.
-func (c *card) queueCounts(name string) (rx, tx int) {
-	if channels, err := c.tool.GetChannels(name); err == nil {
+// family where the driver has no channels (Linux 6.8), else by /sys, else all that the interface was made with.
+func (c *card) queueCounts(attrs *netlink.LinkAttrs) (rx, tx int) {
+	if channels, err := c.tool.GetChannels(attrs.Name); err == nil {
 		rx, tx = int(channels.RxCount+channels.CombinedCount), int(channels.TxCount+channels.CombinedCount)
 		if rx > 0 && tx > 0 {
 			return rx, tx
@@ -112,12 +112,12 @@ func (c *card) queueCounts(name string) (rx, tx int) {
 	if rx, tx, err := c.netdevQueues(); err == nil && rx > 0 && tx > 0 {
 		return rx, tx
 	}
-	if directory, ok := c.sysfs(name); ok {
+	if directory, ok := c.sysfs(attrs.Name); ok {
 		r, _ := filepath.Glob(filepath.Join(directory, "queues", "rx-*"))
 		t, _ := filepath.Glob(filepath.Join(directory, "queues", "tx-*"))
 		return max(len(r), 1), max(len(t), 1)
 	}
-	return 1, 1
+	return max(attrs.NumRxQueues, 1), max(attrs.NumTxQueues, 1)
 }
 
 // sysfs is the interface's directory in /sys. ok is false where /sys shows another network namespace than the card's, as

@@ -15,7 +15,8 @@ import (
 )
 
 // A Device is an interface with kit's XDP program on it and an AF_XDP socket on each of its queues. Its methods may be
-// called from any goroutine; the links have one owner each.
+// called from any goroutine; the links have one owner each. It must be kept: the program is taken off when a Device that
+// nobody refers to any more is collected.
 type Device struct {
 	mu      sync.Mutex
 	closed  bool
@@ -137,7 +138,7 @@ func (d *Device) open(c *Config) error {
 		MTU: g.mtu, FrameSize: int(g.chunkSize), Frames: int(g.frames), RingSize: int(g.ring),
 		Features: d.card.xdpFeatures(),
 	}
-	rx, _ := d.card.queueCounts(c.Interface)
+	rx, _ := d.card.queueCounts(attrs)
 	if d.program, err = loadProgram(max(rx, attrs.NumRxQueues)); err != nil {
 		return err
 	}
@@ -149,7 +150,10 @@ func (d *Device) open(c *Config) error {
 	}
 	d.info.PartialChecksums = partialChecksums(d.info.Driver, d.info.Attach)
 	// Attaching changes the queues of some drivers (virtio_net): only now the counts are true.
-	d.info.RxQueues, d.info.TxQueues = d.card.queueCounts(c.Interface)
+	if attrs, err = d.card.attrs(); err != nil {
+		return err
+	}
+	d.info.RxQueues, d.info.TxQueues = d.card.queueCounts(attrs)
 	numbers, err := c.chooseQueues(d.info.RxQueues)
 	if err != nil {
 		return err
@@ -324,7 +328,7 @@ func (d *Device) refresh() {
 	i.Present, i.Interface, i.DeviceMTU = true, attrs.Name, attrs.MTU
 	i.Up, i.Running = attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_RUNNING != 0
 	i.Attached = attrs.Xdp != nil && attrs.Xdp.ProgId == i.ProgramID
-	i.RxQueues, i.TxQueues = d.card.queueCounts(attrs.Name)
+	i.RxQueues, i.TxQueues = d.card.queueCounts(attrs)
 	i.MTU = min(d.mtu, attrs.MTU)
 	for _, q := range d.queues {
 		q.link.mtu.Store(int32(i.MTU))

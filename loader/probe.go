@@ -187,7 +187,7 @@ func probeCard(name string) (*CardFacts, error) {
 	f.Ethernet = attrs.EncapType == ethernetType
 	f.Up, f.Running = attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_RUNNING != 0
 	f.MTU, f.Driver, f.Features = attrs.MTU, c.driver(name), c.xdpFeatures()
-	f.RxQueues, f.TxQueues = c.queueCounts(name)
+	f.RxQueues, f.TxQueues = c.queueCounts(attrs)
 	f.NUMANode = c.numaNode(name)
 	if f.Offloads, err = c.tool.Features(name); err != nil {
 		f.Offloads = nil // an interface without ethtool has none that could hurt
