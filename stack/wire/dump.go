@@ -92,9 +92,7 @@ func appendTransport(b []byte, p IPv4) []byte {
 	case ProtocolUDP:
 		return appendUDP(b, p, t)
 	case ProtocolTCP:
-		if len(t) >= 4 {
-			return fmt.Appendf(appendEnds(b, p, t), ": tcp %d", len(t))
-		}
+		return appendTCP(b, p, t)
 	}
 	return fmt.Appendf(appendEnds(b, p, nil), ": %v %d", p.Protocol(), len(t))
 }
@@ -163,5 +161,9 @@ func appendICMPError(b []byte, m ICMP) []byte {
 	} else {
 		b = fmt.Appendf(b, "%v > %v", q.Src, q.Dst)
 	}
-	return fmt.Appendf(b, ": %v]", q.Protocol)
+	b = fmt.Appendf(b, ": %v", q.Protocol)
+	if q.HasSeq {
+		b = fmt.Appendf(b, " seq %d", q.TCPSeq)
+	}
+	return append(b, ']')
 }

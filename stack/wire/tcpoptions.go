@@ -64,24 +64,34 @@ func ParseTCPOptions(b []byte) (o TCPOptions, err error) {
 		return o, nil
 	}
 	for len(b) > 0 {
-		switch b[0] {
-		case kindEnd:
-			return o, nil
-		case kindNop:
-			b = b[1:]
-			continue
+		kind, data, rest, err := nextTCPOption(b)
+		if err != nil {
+			return o, err
 		}
-		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
-			return o, ErrTCPOption
-		}
-		n := int(b[1])
-		o.take(b[0], b[2:n])
-		b = b[n:]
+		o.take(kind, data)
+		b = rest
 	}
 	return o, nil
 }
 
-// take keeps one option; data is what follows its length byte.
+// nextTCPOption reads the option at the start of b, which is not empty: data is
+// what follows its length byte, rest what is behind it, nothing behind the end
+// of the list. The only error is ErrTCPOption.
+func nextTCPOption(b []byte) (kind uint8, data, rest []byte, err error) {
+	switch b[0] {
+	case kindEnd:
+		return kindEnd, nil, nil, nil
+	case kindNop:
+		return kindNop, nil, b[1:], nil
+	}
+	if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+		return b[0], nil, nil, ErrTCPOption
+	}
+	n := int(b[1])
+	return b[0], b[2:n], b[n:], nil
+}
+
+// take keeps one option if its length is its own.
 func (o *TCPOptions) take(kind uint8, data []byte) {
 	switch n := len(data) + 2; {
 	case kind == kindMSS && n == lenMSS:
