@@ -16,6 +16,7 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/check"
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/cmd/kitd/internal/daemon"
+	"kitnet.dev/kit/cmd/kitd/internal/demo"
 	"kitnet.dev/kit/loader"
 )
 
@@ -38,6 +39,8 @@ type Env struct {
 	Run func(context.Context, daemon.Options) error
 	// Check looks at the machine.
 	Check func(context.Context, *config.Config) ([]loader.Finding, error)
+	// Demo shows kitd at work.
+	Demo func(context.Context, demo.Options) error
 }
 
 // usageError is a mistake of the one who typed.
@@ -107,13 +110,13 @@ func (e *Env) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: "nouns", Title: "Nouns, which read a running kitd:"},
 		&cobra.Group{ID: "verbs", Title: "Verbs:"})
-	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand()}
+	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand(), e.demoCommand()}
 	for _, c := range verbs {
 		c.GroupID = "verbs"
 	}
 	root.AddCommand(verbs...)
 	root.AddCommand(e.nounCommands()...)
-	root.AddCommand(e.versionCommand())
+	root.AddCommand(e.versionCommand(), e.kernelEchoCommand())
 	return root
 }
 
@@ -142,6 +145,6 @@ func System() *Env {
 	}
 	return &Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: isTerminal(os.Stdout), Self: []string{self},
-		Run: daemon.Run, Check: check.Run,
+		Run: daemon.Run, Check: check.Run, Demo: demo.Run,
 	}
 }
