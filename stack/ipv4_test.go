@@ -138,8 +138,8 @@ func TestIPv4ProtocolUnreachable(t *testing.T) {
 	h := newHost(t)
 	h.arrives("ip-protocol", packet{}.ip(132, make([]byte, 12)))
 	h.want("10.0.0.1 > 10.0.0.2: icmp unreachable code 2 [10.0.0.2 > 10.0.0.1: proto 132]")
-	h.arrives("ip-protocol", packet{}.ip(wire.ProtocolTCP, make([]byte, 20)))
-	h.want("10.0.0.1 > 10.0.0.2: icmp unreachable code 2 [10.0.0.2.0 > 10.0.0.1.0: tcp]")
+	h.arrives("ip-protocol", packet{}.ip(47, make([]byte, 20)))
+	h.want("10.0.0.1 > 10.0.0.2: icmp unreachable code 2 [10.0.0.2 > 10.0.0.1: proto 47]")
 	h.arrives("ip-protocol", packet{to: bcastIP}.ip(132, make([]byte, 12)))
 	h.wantIdle("never about a broadcast")
 }

@@ -110,6 +110,23 @@ func (h *host) settle() clock.Time {
 	return clock.Never
 }
 
+// addCard gives the host another card, with an address that is announced, and returns the other end of its wire.
+func addCard(h *host, name, address string, changes ...func(*InterfaceConfig)) *linktest.End {
+	w := linktest.New(linktest.Config{})
+	c := InterfaceConfig{Name: name, Mode: Owned, Addresses: []netip.Prefix{prefix(address)}, Links: []Link{w.End(0)}}
+	for _, change := range changes {
+		change(&c)
+	}
+	_, err := h.AddInterface(c)
+	require.NoError(h.t, err)
+	h.wires = append(h.wires, w)
+	w.Advance(h.now.Sub(begin))
+	h.wait(3 * time.Second)
+	for w.End(1).Take() != nil {
+	}
+	return w.End(1)
+}
+
 // keepPeer makes the peer's Ethernet address known for good.
 func (h *host) keepPeer() { h.iface.SetNeighbour(entry(peerIP, peerMAC, NeighbourPermanent)) }
 
