@@ -115,6 +115,9 @@ func FuzzTCPOptions(f *testing.F) {
 		want, ok := plainTCPOptions(b)
 		require.Equal(t, ok, err == nil)
 		require.Equal(t, upTo(want), upTo(o))
+		used := wire.TCPOptions{MSS: 7, WScale: 7, SACKPermitted: true, NSACK: 3, Timestamp: stamp(7, 7), SACK: o.SACK}
+		require.Equal(t, err, used.Parse(b))
+		require.Equal(t, o, used, "what was there before does not count")
 
 		// gopacket takes the same options out of the segment, one by one.
 		padded := append(append([]byte{}, b...), make([]byte, -len(b)&3)...)

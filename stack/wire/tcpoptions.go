@@ -54,24 +54,34 @@ func NoTCPOptions() TCPOptions { return TCPOptions{WScale: -1} }
 // end of the list does. A window scale above 14 counts as 14 (RFC 7323
 // section 2.3). Left and Right of a SACK block are any numbers.
 //
-// The only error is ErrTCPOption, where a length is impossible or reaches
-// out of the header (MUST-7); what stood in front of it is returned with it.
+// The only error is ErrTCPOption, where a length is impossible or reaches out
+// of the header (MUST-7); what stood in front of it is returned with it.
 func ParseTCPOptions(b []byte) (o TCPOptions, err error) {
-	o.WScale = -1
-	// Nearly every segment between hosts with timestamps looks like this.
-	if len(b) == 2+lenTimestamp && get32(b) == wordTimestamp {
+	err = o.Parse(b)
+	return o, err
+}
+
+// Parse is ParseTCPOptions into a struct that is there already, some nanoseconds
+// cheaper because nothing is copied. Blocks beyond NSACK keep what they held.
+func (o *TCPOptions) Parse(b []byte) error {
+	o.MSS, o.WScale, o.SACKPermitted, o.NSACK = 0, -1, false, 0
+	// Nearly every segment between hosts with timestamps begins like this, and
+	// most of them have nothing else.
+	if len(b) >= 2+lenTimestamp && get32(b) == wordTimestamp {
 		o.Timestamp = TCPTimestamp{Has: true, Val: get32(b[4:]), Ecr: get32(b[8:])}
-		return o, nil
+		b = b[2+lenTimestamp:]
+	} else {
+		o.Timestamp = TCPTimestamp{}
 	}
 	for len(b) > 0 {
 		kind, data, rest, err := nextTCPOption(b)
 		if err != nil {
-			return o, err
+			return err
 		}
 		o.take(kind, data)
 		b = rest
 	}
-	return o, nil
+	return nil
 }
 
 // nextTCPOption reads the option at the start of b, which is not empty: data is
