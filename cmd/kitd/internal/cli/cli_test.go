@@ -21,7 +21,9 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/cmd/kitd/internal/daemon"
+	"kitnet.dev/kit/cmd/kitd/internal/demo"
 	"kitnet.dev/kit/cmd/kitd/internal/sockfilter"
+	"kitnet.dev/kit/internal/bench"
 	"kitnet.dev/kit/loader"
 )
 
@@ -401,6 +403,54 @@ func TestCheck(t *testing.T) {
 	require.Equal(t, result{stderr: "kitd: nothing to check\n", status: exitFailed}, r)
 }
 
+func TestDemo(t *testing.T) {
+	r := try(t, func(e *Env) {
+		e.Terminal = true
+		e.Demo = func(_ context.Context, o demo.Options) error {
+			_, err := fmt.Fprintln(o.Out, o.Self, o.Terminal)
+			return err
+		}
+	}, "demo")
+	require.Equal(t, result{stdout: "[kitd] true\n"}, r)
+}
+
+func TestBench(t *testing.T) {
+	var got bench.Options
+	bad := false
+	run := func(args ...string) result {
+		return try(t, func(e *Env) {
+			e.Bench = func(_ context.Context, o bench.Options, progress io.Writer) (report bench.Report, err error) {
+				got = o
+				fmt.Fprintln(progress, "measuring")
+				report.Version = bench.Version
+				w := bench.Workload{Name: "echo", Columns: []bench.Column{{Key: "rate"}}, Results: []bench.Result{{Subject: "kit"}}}
+				if bad {
+					w.Results[0].Error = "it fell over"
+				}
+				report.Workloads = append(report.Workloads, w)
+				return report, nil
+			}
+		}, append([]string{"bench"}, args...)...)
+	}
+	r := run("-o", "json")
+	require.Equal(t, exitOK, r.status, r.stderr)
+	require.Equal(t, "measuring\n", r.stderr)
+	require.True(t, json.Valid([]byte(r.stdout)))
+	require.Equal(t, bench.DefaultOptions(false, "kitd", bench.ChildArgument), got)
+
+	run("--smoke", "--subjects", "kit handler,Go net", "--repetitions", "2")
+	want := bench.DefaultOptions(true, "kitd", bench.ChildArgument)
+	want.Subjects, want.Repetitions = []string{"kit handler", "Go net"}, 2
+	require.Equal(t, want, got)
+
+	bad = true
+	r = run("-o", "jsonl")
+	require.Equal(t, exitFailed, r.status)
+	require.Contains(t, r.stderr, "kitd: not all could be measured: ")
+	require.Contains(t, r.stderr, "it fell over")
+	require.Contains(t, r.stdout, `"version":1`)
+}
+
 func TestVersion(t *testing.T) {
 	r := try(t, nil, "version")
 	require.Regexp(t, `^kitd \S+ .*, go1\.\d+.*\n$`, r.stdout)
@@ -415,7 +465,7 @@ func TestHelpAndCompletion(t *testing.T) {
 	help := try(t, nil, "help").stdout
 	require.Equal(t, help, try(t, nil).stdout)
 	for _, command := range []string{"run", "check", "status", "stats", "sockets", "neighbors", "routes", "queues", "capture",
-		"version", "completion", "help"} {
+		"demo", "bench", "version", "completion", "help"} {
 		require.Regexp(t, `(?m)^  `+command+` `, help)
 		require.NotEmpty(t, try(t, nil, "help", command).stdout)
 	}

@@ -17,6 +17,7 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/cmd/kitd/internal/daemon"
 	"kitnet.dev/kit/cmd/kitd/internal/demo"
+	"kitnet.dev/kit/internal/bench"
 	"kitnet.dev/kit/loader"
 )
 
@@ -41,6 +42,8 @@ type Env struct {
 	Check func(context.Context, *config.Config) ([]loader.Finding, error)
 	// Demo shows kitd at work.
 	Demo func(context.Context, demo.Options) error
+	// Bench measures, and tells its progress.
+	Bench func(context.Context, bench.Options, io.Writer) (bench.Report, error)
 }
 
 // usageError is a mistake of the one who typed.
@@ -110,13 +113,13 @@ func (e *Env) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: "nouns", Title: "Nouns, which read a running kitd:"},
 		&cobra.Group{ID: "verbs", Title: "Verbs:"})
-	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand(), e.demoCommand()}
+	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand(), e.demoCommand(), e.benchCommand()}
 	for _, c := range verbs {
 		c.GroupID = "verbs"
 	}
 	root.AddCommand(verbs...)
 	root.AddCommand(e.nounCommands()...)
-	root.AddCommand(e.versionCommand(), e.kernelEchoCommand())
+	root.AddCommand(e.versionCommand(), e.kernelEchoCommand(), e.benchChildCommand())
 	return root
 }
 
@@ -145,6 +148,6 @@ func System() *Env {
 	}
 	return &Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: isTerminal(os.Stdout), Self: []string{self},
-		Run: daemon.Run, Check: check.Run, Demo: demo.Run,
+		Run: daemon.Run, Check: check.Run, Demo: demo.Run, Bench: benchRun,
 	}
 }
