@@ -15,7 +15,6 @@ import (
 type Interface struct {
 	stack      *Stack
 	name       string
-	index      int
 	mode       Mode
 	loopback   bool
 	hw         wire.HardwareAddr

@@ -77,7 +77,7 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		return nil, fmt.Errorf("interface %q comes too late: add it before Start and before the first socket", cfg.Name)
 	}
 	i := &Interface{
-		stack: s, name: cfg.Name, index: len(s.ifaces()) - 1, mode: cfg.Mode,
+		stack: s, name: cfg.Name, mode: cfg.Mode,
 		hw:    cfg.Links[0].HardwareAddr(),
 		ports: cfg.Ports, resolver: cfg.Resolver, wait: cfg.Wait, spin: cmp.Or(cfg.Spin, DefaultSpin),
 		onConflict: cfg.OnConflict, onError: cfg.OnError, idKey: s.rand.Uint64(),
@@ -88,6 +88,10 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		if _, err := checkAddress(p, i.mode, i.loopback); err != nil {
 			return nil, err
 		}
+	}
+	gateway, err := gatewayRoute(&cfg)
+	if err != nil {
+		return nil, err
 	}
 	for q, l := range cfg.Links {
 		e := newEngine(s, i, q, l)
@@ -103,27 +107,26 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 	if err := i.SetAddresses(cfg.Addresses); err != nil {
 		return nil, err
 	}
-	if cfg.Gateway.IsValid() {
-		if err := i.setGateway(cfg.Gateway); err != nil {
-			return nil, err
-		}
+	if gateway != nil {
+		return i, i.AddRoute(*gateway)
 	}
 	return i, nil
 }
 
 var errGateway = errors.New("it is not on the network of any of the interface's addresses, so no ARP request reaches it")
 
-func (i *Interface) setGateway(g netip.Addr) error {
-	a, ok := wire.AddrFrom(g)
-	if !ok {
-		return fmt.Errorf("gateway %v is not an IPv4 address", g)
+// gatewayRoute is the default route by the gateway, nil where there is none.
+func gatewayRoute(cfg *InterfaceConfig) (*Route, error) {
+	g := cfg.Gateway.Unmap()
+	if !cfg.Gateway.IsValid() {
+		return nil, nil
 	}
-	for _, p := range i.prefixes() {
-		if p.Contains(a) && p.Addr != a {
-			return i.AddRoute(Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway: g, Source: p.Addr.Netip()})
+	for _, p := range cfg.Addresses {
+		if p.Contains(g) && p.Addr() != g {
+			return &Route{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway: g, Source: p.Addr()}, nil
 		}
 	}
-	return fmt.Errorf("gateway %v of %s: %w", g, i.name, errGateway)
+	return nil, fmt.Errorf("gateway %v of %s: %w", cfg.Gateway, cfg.Name, errGateway)
 }
 
 // Start runs every engine on a goroutine of its own. Without it a test calls Step.
