@@ -135,9 +135,9 @@ func TestRouteIsGoneWhenTheEngineLooks(t *testing.T) {
 	s.writes("x", "")
 	require.NoError(t, h.iface.SetRoutes(nil))
 	s.wantErrno(syscall.ENETUNREACH, "no route")
-	s.writes2(syscall.ENETUNREACH)
+	s.wantRefused(syscall.ENETUNREACH)
 	require.NoError(t, h.iface.SetRoutes([]Route{via("10.0.0.0/24", ""), {Dst: prefix("0.0.0.0/0"), Kind: RouteUnreachable}}))
-	s.writes2(syscall.EHOSTUNREACH)
+	s.wantRefused(syscall.EHOSTUNREACH)
 	require.NoError(t, h.iface.SetRoutes([]Route{via("0.0.0.0/0", "")}))
 	s.writes("x", "")
 	require.NoError(t, h.iface.SetRoutes([]Route{{Dst: prefix("0.0.0.0/0"), Kind: RouteUnreachable}}))
@@ -146,8 +146,8 @@ func TestRouteIsGoneWhenTheEngineLooks(t *testing.T) {
 	h.wantIdle("nothing left")
 }
 
-// writes2 wants the next message to be refused.
-func (s *sock) writes2(errno syscall.Errno) {
+// wantRefused wants the next message to be refused.
+func (s *sock) wantRefused(errno syscall.Errno) {
 	s.h.t.Helper()
 	require.Equal(s.h.t, errno, s.write([]byte("x"), ""))
 }

@@ -1,0 +1,159 @@
+package stack
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/stack/wire"
+)
+
+// What sockets wrote waits while the transmit ring is full, in order, and the engine goes on receiving.
+func TestTransmitRingFull(t *testing.T) {
+	h := newHost(t, func(s *setup) { s.ring = 64 })
+	s := h.bind("10.0.0.1:7")
+	h.stall(true)
+	for n := range 100 {
+		s.writes(fmt.Sprint("message ", n), "10.0.0.2:9")
+		if n%7 == 0 {
+			h.settle()
+		}
+	}
+	h.arrives("delivered", packet{}.udp(9, 7, "hello"))
+	s.wants("hello", "10.0.0.2:9")
+	h.arrives("transmit-full", packet{}.ping(1, 1, "x"))
+	h.wantIdle("the card completes nothing")
+	require.Equal(t, uint64(64), h.Stats().Sent)
+	h.wires[0].End(0).SetStalled(false)
+	h.wires[0].End(0).Flush() // the card completes what it has, while the engine is elsewhere
+	for n := range 100 {
+		if n == 64 {
+			h.stall(false)
+			h.settle()
+		}
+		require.Equal(t, fmt.Sprint("message ", n), string(sent(h.peers[0].Take()).udp().Payload()))
+	}
+	h.wantIdle("each once")
+	require.Equal(t, uint64(100), h.Stats().Sent)
+}
+
+// A full transmit ring is for all senders in turn, one that always has more to send among them.
+func TestTransmitRingIsShared(t *testing.T) {
+	h, room := newScarce(t, func(s *setup) { s.ring = 4096 })
+	*room = 0
+	var socks []*sock
+	for port := 1; port <= 5; port++ {
+		s := h.bind(fmt.Sprint("10.0.0.1:", port))
+		for range 400 {
+			s.writes("x", "10.0.0.2:9")
+		}
+		socks = append(socks, s)
+	}
+	sent := make(map[uint16]int)
+	for range 100 {
+		*room = 7
+		h.Step(h.now)
+		for f := h.peers[0].Take(); f != nil; f = h.peers[0].Take() {
+			sent[sentUDPPort(f)]++
+		}
+	}
+	for _, s := range socks {
+		require.InDelta(t, 140, sent[s.LocalAddr().Port()], 7, "%v", sent)
+	}
+	*room, h.stalled = 10_000, false
+	h.settle()
+}
+
+func sentUDPPort(f []byte) uint16 { return sent(f).udp().SrcPort() }
+
+// A flush is a system call: a step that finds the ring full makes one for it, however many packets want out, and one at its end.
+func TestTransmitFlushesOnce(t *testing.T) {
+	flushes := 0
+	h, room := newScarce(t, func(s *setup) { s.ring = 4096 })
+	h.iface.engines[0].link = &flushLink{h.iface.engines[0].link, &flushes}
+	h.handle("10.0.0.1:7", func(p *Packet) { p.Echo() })
+	for port := 100; port < 200; port++ {
+		h.bind(fmt.Sprint("10.0.0.1:", port)).writes("x", "10.0.0.2:9")
+	}
+	for range 100 {
+		h.peers[0].Inject(packet{}.udp(9, 7, "x"))
+	}
+	*room = 0
+	flushes = 0
+	h.Step(h.now)
+	require.LessOrEqual(t, flushes, 2)
+	require.Equal(t, uint64(100), h.Stats().TxDrops[DropTransmitFull], "the answers are lost")
+	*room, h.stalled = 1000, false
+	flushes = 0
+	h.settle()
+	require.Equal(t, 1, flushes, "and with room there is one for all")
+	for range 100 {
+		require.NotNil(t, h.take(0), "what sockets wrote is not")
+	}
+}
+
+type flushLink struct {
+	Link
+	flushes *int
+}
+
+func (l *flushLink) Flush() bool { *l.flushes++; return l.Link.Flush() }
+
+// Tags take room that the MTU does not count: a packet that then is too long for the link is dropped and counted, whether it
+// goes at once or had to wait.
+func TestTransmitTooLongForTags(t *testing.T) {
+	h := newHost(t, strange, func(s *setup) { s.wrap = func(l Link) Link { return tightLink{l} } })
+	s := h.bind("10.0.0.1:7")
+	s.writes(pattern(1472), "10.0.0.2:9")
+	s.writes(pattern(1468), "10.0.0.2:9")
+	h.want(askPeer)
+	h.arrives("consumed", packet{vlans: []wire.VLANTag{0x81000005}}.arp(wire.ARPReply, peerMAC, peerIP, hostMAC, hostIP))
+	require.Equal(t, 1468, len(h.take(0).udp().Payload()))
+	require.Equal(t, uint64(1), h.Stats().TxDrops[DropTooLong])
+	s.writes(pattern(1472), "10.0.0.2:9")
+	s.writes(pattern(1468), "10.0.0.2:9")
+	require.Equal(t, 1468, len(h.take(0).udp().Payload()))
+	require.Equal(t, uint64(2), h.Stats().TxDrops[DropTooLong])
+	h.wantIdle("what fits")
+}
+
+// A tightLink has frames for its MTU and an Ethernet header without tags.
+type tightLink struct{ Link }
+
+func (l tightLink) Alloc() []byte {
+	f := l.Link.Alloc()
+	return f[:min(len(f), l.MTU()+wire.EthernetLen)]
+}
+
+// Packets that waited for a neighbour and then find the ring full are dropped, and counted.
+func TestTransmitFullAfterWaiting(t *testing.T) {
+	h, room := newScarce(t, strange)
+	h.stalled = false
+	s := h.bind("10.0.0.1:7")
+	for range 5 {
+		s.writes("x", "10.0.0.2:9")
+	}
+	h.want(askPeer)
+	*room = 2
+	h.arrives("consumed", isAt(peerMAC, peerIP))
+	require.Equal(t, uint64(3), h.Stats().TxDrops[DropTransmitFull])
+	require.Zero(t, h.Stats().Waiting)
+	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 1")
+	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 1")
+	h.wantIdle("two had room")
+}
+
+// An ARP request that finds no room is asked again in its turn.
+func TestARPRequestWithoutRoom(t *testing.T) {
+	h, room := newScarce(t, strange)
+	h.stalled = false
+	*room = 0
+	h.bind("10.0.0.1:7").writes("x", "10.0.0.2:9")
+	h.wantIdle("no room")
+	*room = 10
+	h.wait(seconds(1.1))
+	h.want(askPeer)
+	h.arrives("consumed", isAt(peerMAC, peerIP))
+	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 1")
+}
