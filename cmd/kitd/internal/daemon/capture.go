@@ -19,10 +19,12 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// Room of a capture between the engines and its writer.
+// Room of a capture between the engines and its writer, and how much of it one
+// takes that wants few frames.
 const (
 	captureBytes  = 4 << 20
 	captureFrames = 16384
+	longestFrame  = 70 << 10
 )
 
 // tap shows the stack's frames to all captures that run. While there is none,
@@ -89,8 +91,13 @@ type batch struct {
 	bytes  []byte
 }
 
-func newBatch() *batch {
-	return &batch{frames: make([]captured, 0, captureFrames), bytes: make([]byte, 0, captureBytes)}
+// newBatch makes a batch for a capture of count frames, 0: no end.
+func newBatch(count uint64) *batch {
+	frames, bytes := captureFrames, captureBytes
+	if count > 0 && count < captureFrames {
+		frames, bytes = int(count), min(captureBytes, int(count)*longestFrame)
+	}
+	return &batch{frames: make([]captured, 0, frames), bytes: make([]byte, 0, bytes)}
 }
 
 // session is one capture. Engines fill one batch while its writer empties the
@@ -99,21 +106,30 @@ func newBatch() *batch {
 type session struct {
 	filter *pcapfilter.Filter
 	drops  bool
+	count  uint64 // of frames wanted; 0: no end
 
 	mu      sync.Mutex
 	filling *batch
+	got     uint64 // frames that found room
 	lost    uint64
 	ready   chan struct{} // capacity 1: there is something in filling
+}
+
+func newSession(filter *pcapfilter.Filter, r control.CaptureRequest) *session {
+	return &session{filter: filter, drops: r.Drops, count: r.Count, filling: newBatch(r.Count), ready: make(chan struct{}, 1)}
 }
 
 func (s *session) put(c captured, frame []byte) {
 	s.mu.Lock()
 	b := s.filling
-	if len(b.frames) == cap(b.frames) || len(b.bytes)+len(frame) > cap(b.bytes) {
+	switch {
+	case s.count > 0 && s.got == s.count: // the writer is about to end
+	case len(b.frames) == cap(b.frames) || len(b.bytes)+len(frame) > cap(b.bytes):
 		s.lost++
-	} else {
+	default:
 		b.frames = append(b.frames, c)
 		b.bytes = append(b.bytes, frame...)
+		s.got++
 	}
 	s.mu.Unlock()
 	select {
@@ -138,7 +154,7 @@ func (t *tap) prepare(r control.CaptureRequest, application string) (control.Cap
 		return nil, err
 	}
 	return func(ctx context.Context, w io.Writer, started func()) control.CaptureResult {
-		s := &session{filter: filter, drops: r.Drops, filling: newBatch(), ready: make(chan struct{}, 1)}
+		s := newSession(filter, r)
 		out := sink(&textSink{out: bufio.NewWriterSize(w, 64<<10)})
 		if r.Format == control.FormatPcapng {
 			out = newPcapngSink(w, t.stack.Interfaces(), application)
@@ -146,15 +162,15 @@ func (t *tap) prepare(r control.CaptureRequest, application string) (control.Cap
 		t.add(s)
 		defer t.remove(s)
 		started()
-		return s.run(ctx, out, r.Count)
+		return s.run(ctx, out)
 	}, nil
 }
 
 // run writes what the engines put until there are count frames, ctx ends or the
 // sink fails.
-func (s *session) run(ctx context.Context, out sink, count uint64) (result control.CaptureResult) {
+func (s *session) run(ctx context.Context, out sink) (result control.CaptureResult) {
 	epoch := wallClock()
-	b := newBatch()
+	b := newBatch(s.count)
 	if out.flush() != nil {
 		return result
 	}
@@ -172,7 +188,7 @@ func (s *session) run(ctx context.Context, out sink, count uint64) (result contr
 				return result
 			}
 			bytes = bytes[c.length:]
-			if result.Captured++; result.Captured == count {
+			if result.Captured++; result.Captured == s.count {
 				_ = out.flush()
 				return result
 			}

@@ -101,12 +101,12 @@ func TestCaptureOfABadFilterIsRefused(t *testing.T) {
 
 // TestSlowReaderLosesPacketsNotTime: what finds the batch full is counted.
 func TestSlowReaderLosesPacketsNotTime(t *testing.T) {
-	s := &session{filling: newBatch(), ready: make(chan struct{}, 1)}
+	s := newSession(nil, control.CaptureRequest{})
 	frame := make([]byte, 64)
 	for range captureFrames + 10 {
 		s.put(captured{length: len(frame)}, frame)
 	}
-	full, lost := s.take(newBatch())
+	full, lost := s.take(newBatch(0))
 	require.Len(t, full.frames, captureFrames)
 	require.EqualValues(t, 10, lost)
 	long := make([]byte, 60<<10)
@@ -116,6 +116,24 @@ func TestSlowReaderLosesPacketsNotTime(t *testing.T) {
 	_, lost = s.take(full)
 	require.EqualValues(t, 11, lost)
 	require.Zero(t, testing.AllocsPerRun(100, func() { s.put(captured{length: len(frame)}, frame) }))
+}
+
+// TestCaptureOfACountWantsNoMore: what comes after it is not lost, and a small
+// one takes little memory.
+func TestCaptureOfACountWantsNoMore(t *testing.T) {
+	s := newSession(nil, control.CaptureRequest{Count: 2})
+	frame := make([]byte, 9000)
+	for range 10 {
+		s.put(captured{length: len(frame)}, frame)
+	}
+	full, lost := s.take(newBatch(2))
+	require.Len(t, full.frames, 2)
+	require.Zero(t, lost)
+	require.Less(t, cap(full.bytes), captureBytes)
+	s.put(captured{length: len(frame)}, frame)
+	full, lost = s.take(full)
+	require.Empty(t, full.frames)
+	require.Zero(t, lost)
 }
 
 // broken is a writer that fails after some writes.

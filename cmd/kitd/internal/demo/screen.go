@@ -50,7 +50,7 @@ func (s *screen) live(lines []string) {
 func (s *show) watch(ctx context.Context, title string, p *progress, d *kitd) {
 	period := time.Second
 	if s.options.Terminal {
-		period = 250 * time.Millisecond
+		period = 500 * time.Millisecond
 	}
 	tick := time.NewTicker(period)
 	defer tick.Stop()
