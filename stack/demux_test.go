@@ -1,0 +1,113 @@
+package stack
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/stack/wire"
+)
+
+// Every port and identifier of every address finds its own socket, and no other's.
+func TestDemuxOfAllPorts(t *testing.T) {
+	h := newHost(t)
+	var table portTable
+	halves := make([]half, 1<<16)
+	for port := range halves {
+		table.insert(uint16(port), &halves[port])
+	}
+	require.Equal(t, 1<<16, table.count)
+	for port := range halves {
+		require.Same(t, &halves[port], table.get(uint16(port)))
+	}
+	for port := range halves {
+		table.remove(uint16(port), &halves[port])
+		table.remove(uint16(port), &halves[port])
+		require.Nil(t, table.get(uint16(port)))
+	}
+	require.Zero(t, table.count)
+	h.wantIdle("a table is no traffic")
+}
+
+// By construction a packet costs two loads, whatever is bound: the sockets of a port are the only chain there is, and with one
+// socket on each port no chain is longer than one.
+func TestDemuxHasNoChains(t *testing.T) {
+	h := newHost(t)
+	for port := 1; port <= 50_000; port++ {
+		h.bind(fmt.Sprint("10.0.0.1:", port))
+	}
+	la := h.iface.engines[0].local(addr(hostIP))
+	for port := 1; port <= 50_000; port++ {
+		s := la.udp.get(uint16(port))
+		require.Equal(t, uint16(port), s.localPort)
+		require.Nil(t, s.peer)
+		require.Same(t, s, s.find(addr(peerIP), 1), "the first look is the last")
+	}
+	require.Nil(t, la.udp.get(50_001))
+	for _, port := range []int{1, 255, 256, 25_000, 50_000} {
+		h.arrives("delivered", packet{}.udp(4000, port, "x"))
+	}
+	h.arrives("udp-no-port", packet{}.udp(4000, 50_001, "x"))
+	require.NotNil(t, h.take(0))
+}
+
+// What is bound on addresses that come and go leaves nothing behind.
+func TestDemuxTablesAreFreed(t *testing.T) {
+	h := newHost(t)
+	lo, card := h.Interfaces()[1].engines[0], h.iface.engines[0]
+	before := len(lo.portTables)
+	for n := range 1000 {
+		s := h.bind(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}), 7).String())
+		require.Len(t, lo.portTables, before+1)
+		require.NoError(t, s.Close())
+		require.Len(t, lo.portTables, before)
+	}
+	before = len(card.portTables)
+	for n := range 200 {
+		require.NoError(t, h.iface.SetAddresses([]netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n + 1)}), 24)}))
+		require.Len(t, card.portTables, before)
+	}
+}
+
+// A socket on an address that went away hears nothing, and hears again when it comes back, as in the kernel.
+func TestAddressGoesAndComesBack(t *testing.T) {
+	h := newHost(t)
+	s := h.bind("10.0.0.1:7")
+	require.NoError(t, h.iface.SetAddresses([]netip.Prefix{prefix("10.0.0.4/24")}))
+	h.arrives("ip-not-ours", packet{}.udp(4000, 7, "x"))
+	require.NoError(t, h.iface.SetAddresses([]netip.Prefix{prefix("10.0.0.4/24"), prefix("10.0.0.1/24")}))
+	h.arrives("delivered", packet{}.udp(4000, 7, "x"))
+	s.wants("x", "10.0.0.2:4000")
+	require.NoError(t, h.iface.SetAddresses([]netip.Prefix{prefix("10.0.0.4/24")}))
+	require.NoError(t, s.Close())
+	require.NoError(t, h.iface.SetAddresses([]netip.Prefix{prefix("10.0.0.1/24")}))
+	h.arrives("udp-no-port", packet{}.udp(4000, 7, "x"))
+}
+
+// A packet costs the same with one socket and with fifty thousand.
+func BenchmarkDemux(b *testing.B) {
+	for _, n := range []int{1, 1000, 50_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			h := newHost(b)
+			for port := 1; port <= n; port++ {
+				d := h.NewDatagram(wire.ProtocolUDP)
+				require.NoError(b, d.Bind(netip.AddrPortFrom(netip.MustParseAddr(hostIP), uint16(port))))
+				require.NoError(b, d.SetHandler(func(*Packet) {}))
+			}
+			e := h.iface.engines[0]
+			frames := make([][]byte, min(n, 64)) // few, so that they stay in the cache: the tables are what is measured
+			for i := range frames {
+				frames[i] = packet{}.udp(4000, 1+i*(n/len(frames)), "x")
+			}
+			before := e.stats.Delivered
+			i := 0
+			for b.Loop() {
+				e.receive(frames[i%len(frames)])
+				i++
+			}
+			require.Equal(b, uint64(i), e.stats.Delivered-before)
+		})
+	}
+}
