@@ -20,6 +20,9 @@ import (
 // ethernetType is what netlink calls an interface with Ethernet frames (ARPHRD_ETHER).
 const ethernetType = "ether"
 
+// virtioDriver is what ethtool calls a virtio card's driver.
+const virtioDriver = "virtio_net"
+
 // A card is an interface that questions are asked about. Its sockets stay in the network namespace of the thread that
 // opened it, so that questions may come from any goroutine later.
 type card struct {
@@ -271,7 +274,7 @@ func partialChecksums(driver string, attached AttachMode) bool {
 	switch driver {
 	case "veth", "tun", "tap", "netkit":
 		return true
-	case "virtio_net", "bridge", "macvlan", "ipvlan", "dummy":
+	case virtioDriver, "bridge", "macvlan", "ipvlan", "dummy":
 		return attached == AttachGeneric
 	}
 	return false

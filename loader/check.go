@@ -200,7 +200,7 @@ func (c *CardFacts) queues(cpus int) Finding {
 	switch {
 	case c.TxQueues < c.RxQueues:
 		return Finding{"queues", Warn, what + ": some can only receive", fewer}
-	case c.Driver == "virtio_net" && c.RxQueues > cpus/2 && c.RxQueues > 1:
+	case c.Driver == virtioDriver && c.RxQueues > cpus/2 && c.RxQueues > 1:
 		// The driver wants a transmit queue of its own for each processor (virtnet_xdp_set).
 		return Finding{"queues", Warn, what + ": native XDP takes a transmit queue for each processor besides these",
 			fmt.Sprintf("ethtool -L %s combined %d, or more queues in the hypervisor", c.Interface, max(cpus/2, 1))}

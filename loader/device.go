@@ -203,10 +203,8 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 		return err
 	}
 	if c.BusyPoll {
-		if err := q.socket.preferBusyPoll(); err != nil {
+		if err := d.preferBusyPoll(q); err != nil {
 			d.log.Warn("busy polling is off", "queue", number, "reason", err)
-		} else {
-			q.busyPoll = true
 		}
 	}
 	lc := linkConfig{
@@ -227,6 +225,19 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 	return nil
 }
 
+// preferBusyPoll switches busy polling on for a queue, or says why not.
+func (d *Device) preferBusyPoll(q *queue) error {
+	if q.socket.mode.zeroCopy && d.info.Driver == virtioDriver {
+		// The kernel leaves the wakeup for sending out when it polls (xsk_no_wakeup), and polls what receives only.
+		return fmt.Errorf("%s sends from another NAPI instance than it receives on: with zero-copy, frames would wait; use copy mode", virtioDriver)
+	}
+	if err := q.socket.preferBusyPoll(); err != nil {
+		return err
+	}
+	q.busyPoll = true
+	return nil
+}
+
 // bind opens the queue's socket in the best of the allowed modes that works.
 func (d *Device) bind(c *Config, g geometry, q *queue, canSend bool) error {
 	modes := c.modes(g, d.info.Attach, d.program.kind == bpf.Frags, d.zeroCopySegments())
@@ -244,11 +255,19 @@ func (d *Device) bind(c *Config, g geometry, q *queue, canSend bool) error {
 			break
 		}
 		if mode.zeroCopy {
-			d.log.Info("zero-copy could not be had, the kernel copies", "queue", q.number, "reason", err)
+			d.log.Info("zero-copy could not be had, the kernel copies", "queue", q.number, "reason", d.explainZeroCopy(err))
 		}
 	}
 	if g.scatter() && errors.Is(err, ErrKernel) {
 		return fmt.Errorf("%w (%w)", d.noMode(c, g), err)
+	}
+	return d.explainZeroCopy(err)
+}
+
+// explainZeroCopy adds what is known of a driver that says it has zero-copy and refuses it.
+func (d *Device) explainZeroCopy(err error) error {
+	if errors.Is(err, ErrNoZeroCopy) && errors.Is(err, unix.EINVAL) && d.info.Driver == virtioDriver {
+		return fmt.Errorf("%w, or start the virtual machine's card with iommu_platform=on,disable-legacy=on", err)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"github.com/safchain/ethtool"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -306,6 +307,35 @@ func TestChosenQueues(t *testing.T) {
 	require.Len(t, r.device.Links(), 1)
 	require.Equal(t, 2, r.device.Links()[0].Queue())
 	require.ErrorIs(t, newClosedRig(t, netlab.Options{}).open(Config{Queues: []int{1}}), ErrConfig)
+}
+
+// A card may have more receive than transmit queues: those without only receive.
+func TestMoreReceiveThanTransmitQueues(t *testing.T) {
+	r := newClosedRig(t, netlab.Options{Queues: 4})
+	_, err := r.card().tool.SetChannels(r.lab.Left.Interface(), ethtool.Channels{RxCount: 4, TxCount: 2})
+	if before(t, KernelVersion{5, 15}) {
+		require.ErrorIs(t, err, unix.EOPNOTSUPP, "veth had no channels to set")
+		return
+	}
+	require.NoError(t, err)
+	require.NoError(t, r.open(Config{RingSize: 64}))
+	require.Equal(t, [2]int{4, 2}, [2]int{r.device.Info().RxQueues, r.device.Info().TxQueues})
+	require.Len(t, r.device.Links(), 4)
+	for i, l := range r.device.Links() {
+		require.Equal(t, i < 2, l.CanSend())
+		require.Equal(t, i < 2, r.device.Info().Queues[i].CanSend)
+	}
+	require.Contains(t, r.log.String(), "the queue only receives")
+	seen := map[int]bool{}
+	r.until(func() bool {
+		_, err := r.dial(7).Write([]byte("which queue?"))
+		require.NoError(t, err)
+		r.receive(1, func(l *Link, frame []byte) {
+			seen[l.Queue()] = true
+			require.Equal(t, l.CanSend(), l.Send(frame))
+		})
+		return len(seen) == 4
+	}, "some queue receives nothing")
 }
 
 func TestLinkDownAndUp(t *testing.T) {
