@@ -1,0 +1,104 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/cmd/kitd/internal/config"
+	"kitnet.dev/kit/cmd/kitd/internal/control"
+	"kitnet.dev/kit/loader"
+)
+
+// other is a kitd that holds eth7.
+type other struct{}
+
+func (other) Status() control.Status                  { return control.Status{Version: 1, PID: 4711, Interface: "eth7"} }
+func (other) Stats() control.Stats                    { return control.Stats{} }
+func (other) Sockets(string) (control.Sockets, error) { return control.Sockets{}, nil }
+func (other) Neighbors() control.Neighbors            { return control.Neighbors{} }
+func (other) Routes() control.Routes                  { return control.Routes{} }
+func (other) Queues() control.Queues                  { return control.Queues{} }
+func (other) Capture(control.CaptureRequest) (control.CaptureRun, error) {
+	return func(context.Context, io.Writer, func()) control.CaptureResult { return control.CaptureResult{} }, errors.New("no")
+}
+
+func TestRunning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.sock")
+	look := func(card string) loader.Finding {
+		return running(t.Context(), &config.Config{Interface: card, Control: path})
+	}
+	require.Equal(t, loader.OK, look("eth0").Severity)
+
+	l, err := control.Listen(path)
+	require.NoError(t, err)
+	server, done := control.NewServer(other{}), make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	require.Equal(t, loader.Finding{Topic: "other kitd", Severity: loader.Fail, What: "kitd, pid 4711, holds eth7 already",
+		Fix: "kill 4711, or ask it with kitd status"}, look("eth7"))
+	require.Equal(t, loader.Warn, look("eth0").Severity, "another card, but the same control socket")
+	require.NoError(t, server.Close())
+	require.NoError(t, <-done)
+
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.Equal(t, loader.OK, look("eth0").Severity, "what is no socket answers nobody")
+}
+
+func TestPorts(t *testing.T) {
+	taken, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	number := uint16(taken.LocalAddr().(*net.UDPAddr).Port)
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}
+	look := func(s config.Service) loader.Finding {
+		list := shared(&config.Config{Interface: "lo", Services: []config.Service{s}}, loopback)
+		require.Len(t, list, 2)
+		require.Equal(t, loader.OK, list[0].Severity)
+		return list[1]
+	}
+	echo := config.Service{Name: "udp-echo", Port: number}
+	f := look(echo)
+	require.Equal(t, loader.Fail, f.Severity)
+	require.Contains(t, f.What, "another program has 127.0.0.1:")
+	require.Contains(t, f.Fix, "ss -lunp 'sport = :")
+	require.NoError(t, taken.Close())
+	require.Equal(t, loader.OK, look(echo).Severity)
+	echo.Addr = netip.MustParseAddr("192.0.2.1")
+	f = look(echo)
+	require.Equal(t, loader.Fail, f.Severity)
+	require.Contains(t, f.What, "192.0.2.1 is no address of this machine")
+}
+
+func TestNoAddressToShare(t *testing.T) {
+	list := shared(&config.Config{Interface: "eth7"}, nil)
+	require.Len(t, list, 1)
+	require.Equal(t, loader.Fail, list[0].Severity)
+	require.Contains(t, list[0].Fix, "ip address add 10.0.0.5/24 dev eth7")
+}
+
+func TestWhoHasOnNoEthernet(t *testing.T) {
+	card, err := net.InterfaceByName("lo")
+	require.NoError(t, err)
+	_, err = whoHas(t.Context(), card, netip.IPv4Unspecified(), netip.MustParseAddr("127.0.0.1"))
+	require.ErrorContains(t, err, "lo is no Ethernet card")
+}
+
+func TestRunOnLoopback(t *testing.T) {
+	list, err := Run(t.Context(), &config.Config{Interface: "lo", Control: filepath.Join(t.TempDir(), "c.sock")})
+	require.NoError(t, err)
+	topics := map[string]bool{}
+	for _, f := range list {
+		topics[f.Topic] = true
+		require.NotEmpty(t, f.What)
+		require.Equal(t, f.Severity == loader.OK, f.Fix == "", "%s: whoever is told of trouble is told what to do", f.Topic)
+	}
+	for _, topic := range []string{"kernel", "other kitd", "address", "gateway"} {
+		require.True(t, topics[topic], topic)
+	}
+}
