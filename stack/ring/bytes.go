@@ -14,25 +14,42 @@ func FormatBytes(mem []byte) error {
 		return err
 	}
 	format(mem, capacity)
-	headerOf(mem).magic = magicBytes
+	h := headerOf(mem)
+	h.limit.Store(capacity)
+	h.magic = magicBytes
 	return nil
 }
 
+// bytesEnd is what both ends of a ring of bytes have.
+type bytesEnd struct{ end }
+
 // openBytes checks that mem was formatted as what its length says.
-func openBytes(mem []byte) (end, error) {
+func openBytes(mem []byte) (bytesEnd, error) {
 	capacity, err := checkMemory(mem)
 	if err != nil {
-		return end{}, err
+		return bytesEnd{}, err
 	}
 	if h := headerOf(mem); h.magic != magicBytes || h.capacity != capacity {
-		return end{}, fmt.Errorf("ring: memory of %d bytes is not formatted for a ring of bytes with a capacity of %d; call FormatBytes first, on the same length", len(mem), capacity)
+		return bytesEnd{}, fmt.Errorf("ring: memory of %d bytes is not formatted for a ring of bytes with a capacity of %d; call FormatBytes first, on the same length", len(mem), capacity)
 	}
-	return endOf(mem), nil
+	return bytesEnd{endOf(mem)}, nil
 }
+
+// SetLimit changes how many bytes may be in the ring, for both ends and from
+// either: 0 to its capacity, and other numbers are cut to that. What is in
+// already stays. May be called from any goroutine.
+func (e *bytesEnd) SetLimit(limit int) {
+	e.shared.limit.Store(uint64(max(0, min(limit, int(e.capacity)))))
+}
+
+// Limit returns the limit in bytes, at first the capacity. The other end may
+// change it at any time, though not beyond the capacity. May be called from any
+// goroutine.
+func (e *bytesEnd) Limit() int { return int(min(e.shared.limit.Load(), e.capacity)) }
 
 // BytesWriter is the end of a ring of bytes that puts bytes in.
 type BytesWriter struct {
-	end
+	bytesEnd
 	head uint64 // how many bytes were committed since the beginning
 	high uint64 // the end of what was put, not below head
 	tail uint64 // the reader's index when it was last read and found good
@@ -45,7 +62,7 @@ func NewBytesWriter(mem []byte) (*BytesWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &BytesWriter{end: e}, nil
+	return &BytesWriter{bytesEnd: e}, nil
 }
 
 // refresh reads the reader's index, and does nothing where it cannot be used.
@@ -57,7 +74,7 @@ func (w *BytesWriter) refresh() {
 	// A reader goes forward, up to what it was shown.
 	if tail-w.tail > w.head-w.tail {
 		w.err = ErrCorrupt
-		w.tail = w.head - w.capacity // full for ever
+		w.tail, w.high = w.head-w.capacity, w.head // full for ever
 		w.Close()
 		return
 	}
@@ -70,10 +87,19 @@ func (w *BytesWriter) Used() int {
 	return int(w.head - w.tail)
 }
 
-// Free returns how many bytes behind those committed have room, so the bytes put
-// out of order count as room. A closed ring may still take what it had room for;
-// one in error has none.
-func (w *BytesWriter) Free() int { return int(w.capacity) - w.Used() }
+// Free returns how many bytes behind those committed have room: the limit less
+// Used, so bytes put out of order count as room. A closed ring may still take
+// what it had room for; one in error has none.
+func (w *BytesWriter) Free() int {
+	w.refresh()
+	return int(w.room(uint64(w.Limit())))
+}
+
+// room returns how many bytes may be put from head on, as the reader's index
+// was last read.
+func (w *BytesWriter) room(limit uint64) uint64 {
+	return limit - min(limit, w.head-w.tail)
+}
 
 // Put copies p to its place off bytes behind the last byte committed and
 // returns how many bytes had room (see Free); the rest is left out. It is not
@@ -82,10 +108,11 @@ func (w *BytesWriter) Put(off int, p []byte) int {
 	if off < 0 {
 		return 0
 	}
-	if uint64(off)+uint64(len(p)) > w.capacity-(w.head-w.tail) {
+	limit := uint64(w.Limit())
+	if uint64(off)+uint64(len(p)) > w.room(limit) {
 		w.refresh()
 	}
-	at, n := cut(off, len(p), w.capacity-(w.head-w.tail))
+	at, n := cut(off, len(p), w.room(limit))
 	if n == 0 {
 		return 0
 	}
@@ -132,7 +159,7 @@ func (w *BytesWriter) Closed() bool { return w.shared.readerClosed.Load() != 0 }
 
 // BytesReader is the end of a ring of bytes that takes bytes out.
 type BytesReader struct {
-	end
+	bytesEnd
 	tail uint64 // how many bytes were released since the beginning
 	head uint64 // the writer's index when it was last read and found good
 }
@@ -144,7 +171,7 @@ func NewBytesReader(mem []byte) (*BytesReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &BytesReader{end: e}, nil
+	return &BytesReader{bytesEnd: e}, nil
 }
 
 // refresh reads the writer's index, and does nothing where it cannot be used.

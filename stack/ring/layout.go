@@ -33,11 +33,14 @@ type header struct {
 	// readerClosed and writerClosed are set once, by that end.
 	readerClosed atomic.Uint32
 	writerClosed atomic.Uint32
-	_            [96]byte
-	producer     atomic.Uint64
-	_            [120]byte
-	consumer     atomic.Uint64
-	_            [120]byte
+	// limit is how many bytes a ring of bytes may hold, set by either end; a ring
+	// of records does not look at it.
+	limit    atomic.Uint64
+	_        [88]byte
+	producer atomic.Uint64
+	_        [120]byte
+	consumer atomic.Uint64
+	_        [120]byte
 }
 
 // The layout is a promise between processes.

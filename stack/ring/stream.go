@@ -1,8 +1,11 @@
 package ring
 
 import (
+	"math/bits"
 	"runtime"
+	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Stream is a ring of bytes inside one process that begins without memory,
@@ -38,7 +41,7 @@ type Stream struct {
 	shrink atomic.Uint32 // 1 while Shrink may take it away
 
 	// Seldom written, and so what keeps the two ends' lines of the cache apart.
-	first memory // what memory points to at first: saves an allocation
+	first memory // what memory points to while it has the first size: saves an allocation
 	_     [40]byte
 
 	// The reader's.
@@ -80,11 +83,8 @@ func (s *Stream) Free() int {
 // room returns how many bytes may be put from head on, as the reader's index
 // was last read.
 func (s *Stream) room(head uint64) uint64 {
-	used, limit := head-s.tailAt, uint64(s.limit.Load())
-	if used >= limit {
-		return 0
-	}
-	return limit - used
+	limit := uint64(s.limit.Load())
+	return limit - min(limit, head-s.tailAt)
 }
 
 // Put copies p to its place off bytes behind the last byte committed and
@@ -132,21 +132,22 @@ func (s *Stream) grown(end uint64) []byte {
 	if m != nil && need <= uint64(len(m.data)) {
 		return m.data
 	}
-	next := &s.first
-	if m != nil {
-		// The reader may be looking at first now. Without memory nobody is: the
-		// reader looks only while there are bytes.
-		next = new(memory)
-	}
-	next.data = make([]byte, max(firstCapacity, powerOfTwo(need)))
+	data := newData(max(firstCapacity, powerOfTwo(need)))
 	if m != nil {
 		a, b := span(m.data, s.tailAt, s.high-s.tailAt)
-		putSpan(next.data, s.tailAt, a)
-		putSpan(next.data, s.tailAt+uint64(len(a)), b)
+		putSpan(data, s.tailAt, a)
+		putSpan(data, s.tailAt+uint64(len(a)), b)
 	}
-	s.memory.Store(next)
-	s.size.Store(int32(len(next.data)))
-	return next.data
+	if m == nil && len(data) == firstCapacity {
+		// The reader looks at the memory only while there are bytes. There are
+		// none, so it cannot be looking at first.
+		s.first.data = data
+		s.memory.Store(&s.first)
+	} else {
+		s.memory.Store(&memory{data})
+	}
+	s.size.Store(int32(len(data)))
+	return data
 }
 
 // seen returns how many bytes from tail on the reader may look at, at least want
@@ -207,8 +208,35 @@ func (s *Stream) Shrink() bool {
 	if s.inside.Load() != 0 || s.Used() != 0 || s.high != s.head.Load() {
 		return false
 	}
-	s.memory.Store(nil)
+	m := s.memory.Swap(nil)
 	s.size.Store(0)
+	if m != nil && m != &s.first {
+		keepData(m.data)
+	}
+	keepData(s.first.data)
 	s.first.data = nil
 	return true
+}
+
+// spare keeps memory of the sizes 4, 8 … 64 KiB that Shrink gave back: the many
+// short connections of a server take it and give it back all the time.
+var spare [5]sync.Pool
+
+// newData returns zeroed memory of a size that is a power of two.
+func newData(n uint64) []byte {
+	if i := n / firstCapacity; i < 1<<len(spare) {
+		if p, ok := spare[bits.Len64(i)-1].Get().(*byte); ok {
+			return unsafe.Slice(p, n)
+		}
+	}
+	return make([]byte, n)
+}
+
+// keepData takes memory that nobody looks at any more, or none. It clears it, so
+// that no mistake can show one connection's bytes to another.
+func keepData(data []byte) {
+	if i := len(data) / firstCapacity; 0 < i && i < 1<<len(spare) {
+		clear(data)
+		spare[bits.Len(uint(i))-1].Put(unsafe.SliceData(data))
+	}
 }
