@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -197,17 +198,19 @@ func TestZeroCopyIsRefusedOnVeth(t *testing.T) {
 	require.Equal(t, CopyAlways, r.device.Info().Queues[0].Copy)
 }
 
-// withoutCapabilities runs f inside the left end's namespace on a thread that has no effective capabilities.
-func (r *rig) withoutCapabilities(f func() error) error {
+// without runs f inside the left end's namespace on a thread that lacks the given effective capabilities, one bit each;
+// of those from number 32 on all are lacking.
+func (r *rig) without(capabilities uint32, f func() error) error {
 	return r.lab.Left.Do(func() error {
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var had, none [2]unix.CapUserData
+		var had [2]unix.CapUserData
 		if err := unix.Capget(&header, &had[0]); err != nil {
 			return err
 		}
-		none = had
-		none[0].Effective, none[1].Effective = 0, 0
-		if err := unix.Capset(&header, &none[0]); err != nil {
+		less := had
+		less[0].Effective &^= capabilities
+		less[1].Effective = 0
+		if err := unix.Capset(&header, &less[0]); err != nil {
 			return err
 		}
 		return errors.Join(f(), unix.Capset(&header, &had[0]))
@@ -216,7 +219,7 @@ func (r *rig) withoutCapabilities(f func() error) error {
 
 func TestMissingCapabilities(t *testing.T) {
 	r := newClosedRig(t, netlab.Options{})
-	require.NoError(t, r.withoutCapabilities(func() error {
+	require.NoError(t, r.without(math.MaxUint32, func() error {
 		_, err := Open(Config{Interface: r.lab.Left.Interface()})
 		require.ErrorIs(t, err, ErrPermission)
 		require.ErrorIs(t, err, unix.EPERM)

@@ -539,8 +539,10 @@ func TestBusyPollOnVeth(t *testing.T) {
 	} else {
 		require.True(t, accepted)
 	}
-	r.wantEcho(10, 100)
 	l := r.device.Links()[0]
+	require.Zero(t, l.Poll(64, drop))
+	require.Equal(t, accepted, l.Counters().FillKicks == 1)
+	r.wantEcho(10, 100)
 	l.Poll(64, drop)
 	require.Equal(t, accepted && r.device.queues[0].socket.napi(), l.busyPoll)
 }
