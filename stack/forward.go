@@ -143,7 +143,12 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 func (e *Engine) receiveForwarded(frame []byte) {
 	e.stats.RxForwarded++
 	e.rx.link, e.rx.forwarded = e.link, true
-	if r := e.ethernet(frame); r != NotDropped {
-		e.stats.Drops[r]++
+	r := e.ethernet(frame)
+	if r == NotDropped {
+		return
+	}
+	e.stats.Drops[r]++
+	if e.tapping.tap != nil && r != DropARPNotForUs { // the tap has seen it where it came, without its end
+		e.tapping.tap(e.iface, e.queue, Received, r, e.now, frame)
 	}
 }

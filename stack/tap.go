@@ -2,8 +2,9 @@ package stack
 
 import "kitnet.dev/kit/stack/clock"
 
-// Tap sees every frame of both directions, received ones when their end is known, with the reason where it was a drop. It is
-// called on the engines, several at a time, and must neither block nor keep the frame.
+// Tap sees every frame of both directions, received ones when their end is known, with the reason where it was a drop. A
+// fragment that another engine drops is seen once more there. A Tap is called on the engines, several at a time, and must
+// neither block nor keep the frame.
 type Tap func(i *Interface, queue int, dir Direction, reason DropReason, at clock.Time, frame []byte)
 
 // tapping is what an engine keeps for its tap. A received frame may be answered in place before its end is known, so the
