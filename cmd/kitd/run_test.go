@@ -155,6 +155,21 @@ func TestReloadOnHangup(t *testing.T) {
 	p.stop()
 }
 
+// startCapture runs 'kitd capture' until it captures, and returns what it says
+// from then on.
+func (p *process) startCapture(args ...string) (*exec.Cmd, io.Reader) {
+	p.t.Helper()
+	capture := exec.Command(binary, append([]string{"capture", "--control", p.control}, args...)...)
+	stderr, err := capture.StderrPipe()
+	require.NoError(p.t, err)
+	require.NoError(p.t, capture.Start())
+	first := make([]byte, len("capturing"))
+	_, err = io.ReadFull(stderr, first)
+	require.NoError(p.t, err)
+	require.Equal(p.t, "capturing", string(first))
+	return capture, stderr
+}
+
 func TestCaptureOfARunningKitd(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Test(t, netlab.Options{})
@@ -162,15 +177,7 @@ func TestCaptureOfARunningKitd(t *testing.T) {
 	p := start(t, lab.Left, "--address", ours+"/24", "--serve", "udp-echo=:7")
 	file := filepath.Join(t.TempDir(), "x.pcapng")
 	var complaint strings.Builder
-	capture := exec.Command(binary, "capture", "--control", p.control, "-w", file, "-c", "3", "udp", "port", "7", "or", "6")
-	stderr, err := capture.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, capture.Start())
-	first := make([]byte, len("capturing"))
-	_, err = io.ReadFull(stderr, first)
-	require.NoError(t, err)
-	require.Equal(t, "capturing", string(first))
-
+	capture, stderr := p.startCapture("-w", file, "-c", "3", "udp", "port", "7", "or", "6")
 	require.Equal(t, "hello", answer(t, client(t, lab.Right, ours+":7"), "hello"))
 	require.Empty(t, answer(t, client(t, lab.Right, ours+":6"), "dropped"))
 	_, _ = io.Copy(&complaint, stderr)
@@ -191,6 +198,13 @@ func TestCaptureOfARunningKitd(t *testing.T) {
 		ends[packet.NetworkLayer().NetworkFlow().Dst().String()]++
 	}
 	require.Equal(t, 2, ends[ours], "towards us: a question and what was dropped; %v", ends)
+
+	interrupted, heard := p.startCapture("-w", file)
+	require.Equal(t, "hello", answer(t, client(t, lab.Right, ours+":7"), "hello"))
+	require.NoError(t, interrupted.Process.Signal(syscall.SIGINT))
+	said, _ := io.ReadAll(heard)
+	require.NoError(t, interrupted.Wait())
+	require.Regexp(t, `packets captured: \d+; lost, .*: 0`, string(said), "Ctrl-C is how a capture ends")
 
 	out, _, status := p.ask("capture", "-w", "-", "-c", "1", "--drops", "nonsense")
 	require.Equal(t, 2, status)

@@ -46,7 +46,9 @@ func (e *Env) captureCommand() *cobra.Command {
 				return err
 			}
 		}
-		result, err := client(*path).Capture(cmd.Context(), request, out, func() { fmt.Fprintln(e.Stderr, "capturing, Ctrl-C ends it") })
+		ctx, stop := interruptible(cmd)
+		defer stop()
+		result, err := client(*path).Capture(ctx, request, out, func() { fmt.Fprintln(e.Stderr, "capturing, Ctrl-C ends it") })
 		if errors.Is(err, syscall.EPIPE) {
 			err = nil // the reader of a pipe has seen enough
 		}

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
 	"kitnet.dev/kit/cmd/kitd/internal/demo"
@@ -16,7 +13,7 @@ func (e *Env) demoCommand() *cobra.Command {
 			"shows what passes, and ends with a table against the kernel's own figures. Needs root; touches nothing of the\n" +
 			"machine's own network, and leaves nothing behind.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			ctx, stop := interruptible(cmd)
 			defer stop()
 			return e.Demo(ctx, demo.Options{Self: e.Self, Out: e.Stdout, Terminal: e.Terminal})
 		},

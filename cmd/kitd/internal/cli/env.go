@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -130,6 +132,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usageError{&config.ValueError{From: "--" + value.GetFlag().Name, Value: value.GetValue(), Err: errors.Unwrap(value)}}
 	}
 	return usagef("%v; '%s --help' lists the flags", err, cmd.CommandPath())
+}
+
+// interruptible is a command's context, ended by the signals that ask it to stop.
+func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 // noArgs refuses arguments.

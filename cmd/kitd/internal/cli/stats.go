@@ -31,17 +31,22 @@ func (e *Env) statsCommand() *cobra.Command {
 		case watched && *output == asJSON:
 			return usagef("--watch prints one document after the other: use -o jsonl, whose lines stand alone")
 		}
+		ctx, stop := interruptible(cmd)
+		defer stop()
 		w := watcher{env: e, output: *output, all: all}
 		for {
-			raw, err := client(*path).Get(cmd.Context(), "stats", nil)
+			raw, err := client(*path).Get(ctx, "stats", nil)
 			if err == nil {
 				err = w.show(raw, watched)
+			}
+			if ctx.Err() != nil {
+				return nil
 			}
 			if err != nil || !watched {
 				return err
 			}
 			select {
-			case <-cmd.Context().Done():
+			case <-ctx.Done():
 				return nil
 			case <-time.After(watch):
 			}

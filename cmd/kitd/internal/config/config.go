@@ -116,9 +116,15 @@ func (c *Config) Adopt(next *Config) *Config {
 	return &now
 }
 
+// Fixed is an option that changed and can't while kitd runs.
+type Fixed struct {
+	Name string
+	Why  string // half a sentence
+}
+
 // Changes names the options in which two configurations differ: those that a
 // running kitd can take over, and those that need a restart.
-func Changes(old, new *Config) (live, restart []string) {
+func Changes(old, new *Config) (live []string, restart []Fixed) {
 	for i := range options {
 		o := &options[i]
 		if slices.Equal(old.texts[o.name], new.texts[o.name]) {
@@ -127,7 +133,7 @@ func Changes(old, new *Config) (live, restart []string) {
 		if o.adopt != nil {
 			live = append(live, o.name)
 		} else {
-			restart = append(restart, o.name)
+			restart = append(restart, Fixed{o.name, o.fixed})
 		}
 	}
 	return live, restart

@@ -164,7 +164,9 @@ func TestChanges(t *testing.T) {
 	require.NoError(t, err)
 	live, restart = Changes(old, other)
 	require.Equal(t, []string{"serve", "log-level"}, live)
-	require.Equal(t, []string{"wait", "mtu"}, restart)
+	require.Equal(t, []Fixed{
+		{"wait", "the engines run with the old one"}, {"mtu", "the card was opened with the old one"},
+	}, restart)
 
 	now := old.Adopt(other)
 	require.Equal(t, uint16(8), now.Services[0].Port)
@@ -173,7 +175,9 @@ func TestChanges(t *testing.T) {
 	require.Zero(t, now.MTU)
 	live, restart = Changes(now, other)
 	require.Empty(t, live, "what was adopted is no change any more")
-	require.Equal(t, []string{"wait", "mtu"}, restart)
+	require.Equal(t, []Fixed{
+		{"wait", "the engines run with the old one"}, {"mtu", "the card was opened with the old one"},
+	}, restart)
 	require.Equal(t, uint16(7), old.Services[0].Port)
 }
 
@@ -186,6 +190,12 @@ func TestRegisterSome(t *testing.T) {
 	require.Nil(t, flags.Lookup("mtu"))
 	require.NoError(t, flags.Parse([]string{"--serve", "udp-echo=:7"}))
 	require.Equal(t, "udp-echo=:7", flags.Lookup("serve").Value.String())
+}
+
+func TestEveryOptionCanChangeOrSaysWhyNot(t *testing.T) {
+	for i := range options {
+		require.Equal(t, options[i].adopt == nil, options[i].fixed != "", options[i].name)
+	}
 }
 
 // TestHelp: every flag says in help what it takes and, where it has one, its

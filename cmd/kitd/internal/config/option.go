@@ -21,46 +21,50 @@ type option struct {
 	repeat      bool
 	fallback    []string
 	set         func(c *Config, text string) error
-	// adopt copies the value, for options that a running kitd can change; else nil.
+	// adopt copies the value, for options that a running kitd can change. For the
+	// others fixed says why it can't.
 	adopt func(to, from *Config)
+	fixed string
 }
+
+const cardIsOpen = "the card was opened with the old one"
 
 var options = []option{
 	{name: "interface", short: "i", argument: "IFACE", usage: "network card to hold",
-		set: func(c *Config, text string) error { c.Interface = text; return nil }},
+		set: func(c *Config, text string) error { c.Interface = text; return nil }, fixed: cardIsOpen},
 	{name: "address", argument: "CIDR", repeat: true,
 		usage: "address that kit owns, such as 10.0.0.5/24; repeatable; without any kit shares the card's kernel addresses",
-		set:   setAddress},
-	{name: "gateway", argument: "IP", usage: "next hop of the default route for owned addresses", set: setGateway},
+		set:   setAddress, fixed: cardIsOpen},
+	{name: "gateway", argument: "IP", usage: "next hop of the default route for owned addresses", set: setGateway, fixed: cardIsOpen},
 	{name: "serve", argument: "NAME=ADDR", repeat: true, adopt: func(to, from *Config) { to.Services = from.Services },
 		usage: "built-in service at an address, such as udp-echo=:7 (every address of the card) or udp-discard=10.0.0.5:9; repeatable; " +
 			"services: " + strings.Join(ServiceNames(), " "),
 		set: setService},
 	{name: "attach", argument: "auto|native|generic", fallback: []string{"auto"},
 		usage: "how XDP is attached; auto falls back from native to generic and says so",
-		set:   choice(func(c *Config) *string { return &c.Attach }, "auto", "native", "generic")},
+		set:   choice(func(c *Config) *string { return &c.Attach }, "auto", "native", "generic"), fixed: cardIsOpen},
 	{name: "copy", argument: "auto|zerocopy|copy", fallback: []string{"auto"},
 		usage: "how frames reach user space; auto tries zerocopy first",
-		set:   choice(func(c *Config) *string { return &c.Copy }, "auto", "zerocopy", "copy")},
-	{name: "queues", argument: "all|0,1,...", fallback: []string{"all"}, usage: "queues of the card to hold", set: setQueues},
+		set:   choice(func(c *Config) *string { return &c.Copy }, "auto", "zerocopy", "copy"), fixed: cardIsOpen},
+	{name: "queues", argument: "all|0,1,...", fallback: []string{"all"}, usage: "queues of the card to hold", set: setQueues, fixed: cardIsOpen},
 	{name: "wait", argument: "adaptive|busy|interrupt", fallback: []string{"adaptive"},
 		usage: "how an engine waits for frames: poll a while then sleep, always poll, sleep at once",
-		set:   choice(func(c *Config) *string { return &c.Wait }, "adaptive", "busy", "interrupt")},
-	{name: "spin", argument: "DURATION", usage: "how long an adaptive engine polls before it sleeps (default 50µs)", set: setSpin},
+		set:   choice(func(c *Config) *string { return &c.Wait }, "adaptive", "busy", "interrupt"), fixed: "the engines run with the old one"},
+	{name: "spin", argument: "DURATION", usage: "how long an adaptive engine polls before it sleeps (default 50µs)", set: setSpin, fixed: "the engines run with the old one"},
 	{name: "control", argument: "PATH", fallback: []string{DefaultControl}, usage: "control socket",
-		set: func(c *Config, text string) error { c.Control = text; return nil }},
+		set: func(c *Config, text string) error { c.Control = text; return nil }, fixed: "it is open"},
 	{name: "metrics", argument: "ADDR", usage: "serve /metrics, /healthz and /readyz over HTTP, such as 127.0.0.1:9100; off without it",
-		set: setMetrics},
+		set: setMetrics, fixed: "it is open"},
 	{name: "mtu", argument: "BYTES", usage: "longest IP packet (default: the card's)",
-		set: number(func(c *Config) *int { return &c.MTU })},
+		set: number(func(c *Config) *int { return &c.MTU }), fixed: cardIsOpen},
 	{name: "frame-size", argument: "2048|4096", usage: "bytes of a frame buffer (default: what fits the MTU)",
-		set: number(func(c *Config) *int { return &c.FrameSize })},
+		set: number(func(c *Config) *int { return &c.FrameSize }), fixed: cardIsOpen},
 	{name: "frames", argument: "N", usage: "frame buffers a queue (default: twice the ring size)",
-		set: number(func(c *Config) *int { return &c.Frames })},
+		set: number(func(c *Config) *int { return &c.Frames }), fixed: cardIsOpen},
 	{name: "ring-size", argument: "N", usage: "descriptors of the receive and of the transmit ring, a power of two (default 2048)",
-		set: number(func(c *Config) *int { return &c.RingSize })},
+		set: number(func(c *Config) *int { return &c.RingSize }), fixed: cardIsOpen},
 	{name: "log", argument: "text|json", fallback: []string{"text"}, usage: "form of the log on stderr",
-		set: choice(func(c *Config) *string { return &c.Log }, "text", "json")},
+		set: choice(func(c *Config) *string { return &c.Log }, "text", "json"), fixed: "the log has been begun in the old form"},
 	{name: "log-level", argument: "debug|info|warn|error", fallback: []string{"info"}, usage: "least level that is logged",
 		set: setLogLevel, adopt: func(to, from *Config) { to.LogLevel = from.LogLevel }},
 }

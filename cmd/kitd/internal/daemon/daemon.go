@@ -233,13 +233,13 @@ func (d *Daemon) reload() {
 	}
 	d.troubles.clear("reload")
 	live, restart := config.Changes(d.config.Load(), next)
-	for _, name := range restart {
-		d.log.Warn("a changed option needs a restart, because the card was opened with it", "option", name)
+	for _, o := range restart {
+		d.log.Warn("a changed option takes a restart of kitd", "option", o.Name, "because", o.Why)
 	}
 	d.config.Store(d.config.Load().Adopt(next))
 	d.options.Level.Set(next.LogLevel)
 	_ = d.services.set(next.Services) // what fails is logged and in degraded, and tried again
-	d.log.Info("configuration reloaded", "taken_over", live, "needs_restart", restart)
+	d.log.Info("configuration reloaded", "taken_over", live)
 }
 
 // monotonicMicros is the time that sd_notify(3) wants with RELOADING=1.

@@ -172,7 +172,7 @@ func TestReload(t *testing.T) {
 	r.send(d, 7, "not there")
 	r.wantSilence(d, 8)
 	require.Equal(t, slog.LevelDebug, r.level.Level())
-	require.Contains(t, r.log.String(), `a changed option needs a restart, because the card was opened with it" option=mtu`)
+	require.Contains(t, r.log.String(), `a changed option takes a restart of kitd" option=mtu because="the card was opened with the old one"`)
 	require.Contains(t, r.log.String(), `option=control`)
 	require.Empty(t, r.status().Degraded)
 
