@@ -204,9 +204,10 @@ func (r *BytesReader) Used() int {
 	return int(r.head - r.tail)
 }
 
-// Peek returns up to n bytes from off bytes behind the last byte released, in one
-// piece or in two, and nothing where there are none. They stay in the ring. a is
-// empty only if b is. A lying writer may change them meanwhile.
+// Peek returns up to n bytes from off bytes behind the last byte released, in
+// one piece or in two, and nothing where there are none. They stay in the ring
+// and do not change until they are released, unless the writer lies. a is empty
+// only if b is.
 func (r *BytesReader) Peek(off, n int) (a, b []byte) {
 	if off < 0 || n <= 0 {
 		return nil, nil

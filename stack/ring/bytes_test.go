@@ -414,7 +414,7 @@ func wantBytes(t *testing.T, pos int, p []byte) {
 
 // The two sleep by Arm and a channel only: a lost wake would hang the test.
 func TestBytesBetweenGoroutines(t *testing.T) {
-	const total = 3_000_000
+	const total = 1_000_000
 	w, r, _ := bytesPair(t, 1024)
 	wakeReader, wakeWriter := make(chan struct{}, 1), make(chan struct{}, 1)
 	wake := func(asked bool, c chan struct{}) {

@@ -10,25 +10,27 @@ import (
 
 // Stream is a ring of bytes inside one process that begins without memory,
 // takes 4 KiB for the first byte and the next power of two that suffices
-// whenever it is full, up to a limit. Whatever is in it keeps its place. The zero
-// value is an empty stream with limit 0: SetLimit before use, and do not copy it.
+// whenever it is full, up to a limit. What is in it keeps its place. The zero
+// value is an empty stream with limit 0: SetLimit before use. Do not copy it.
 //
 // One goroutine at a time is the writer, one the reader, without a lock:
 //
-//	writer: Free, Write, Put, Commit          reader: Peek, Release, Read
-//	either, not both: Shrink                  any goroutine: Used, Limit, SetLimit, Memory
+//	writer:          Write, Put, Commit
+//	reader:          Peek, Release, Read
+//	any goroutine:   Used, Free, Limit, SetLimit, Memory
+//	one of the two:  Shrink
 //
-// In the send direction the user writes, and the engine peeks at any offset, sends, peeks
-// again to send again, and releases what is acknowledged. In the receive
-// direction the engine puts what arrives at its final place, out of order if it
-// comes so, and commits what is in order; the user reads.
+// In the send direction the user writes, and the engine peeks at any offset and
+// sends, peeks again to send again, and releases what is acknowledged. In the
+// receive direction the engine puts what arrives at its final place, in order or
+// not, and commits what is in order; the user reads.
 //
-// Each end has its own index and publishes it by one atomic store; it reads the
-// other one's once per call, into a local. The writer alone makes
-// memory larger: it copies what is there, publishes the new memory and then its
-// index. The reader reads the index first, so the memory that it finds holds all
-// that the index says. The old memory is not written to any more: what Peek
-// returned stays right, until the collector finds that nobody looks.
+// Each end has its own index, publishes it by one atomic store, and reads the
+// other's once a call, into a local. The writer alone makes the memory larger:
+// it copies what is there, publishes the new memory and then its index. The
+// reader reads the index first, so the memory that it finds holds all that the
+// index says. Nobody writes to the old memory any more: what Peek returned
+// stays right.
 type Stream struct {
 	// The writer's.
 	head   atomic.Uint64          // how many bytes were committed since the beginning
@@ -61,24 +63,22 @@ func (s *Stream) SetLimit(limit int) { s.limit.Store(int32(max(0, min(limit, Max
 func (s *Stream) Limit() int { return int(s.limit.Load()) }
 
 // Used returns how many bytes are committed and not yet released. It may be
-// called from any goroutine, and is then a moment old: for the reader too low,
-// for the writer too high.
+// called from any goroutine, and is then a moment old: never too high for the
+// reader, never too low for the writer.
 func (s *Stream) Used() int {
 	// In this order: a tail read first can only be too low.
 	tail := s.tail.Load()
 	return int(min(s.head.Load()-tail, MaxCapacity))
 }
 
+// Free returns how many bytes behind those committed have room: the limit less
+// Used, so bytes put out of order count as room. It may be called from any
+// goroutine, and is then a moment old: never too high for the writer.
+func (s *Stream) Free() int { return max(0, s.Limit()-s.Used()) }
+
 // Memory returns how many bytes of data are allocated: 0, or a power of two from
 // 4 KiB up. It may be called from any goroutine.
 func (s *Stream) Memory() int { return int(s.size.Load()) }
-
-// Free returns how many bytes behind those committed have room: the limit less
-// Used, so the bytes put out of order count as room.
-func (s *Stream) Free() int {
-	s.tailAt = s.tail.Load()
-	return int(s.room(s.head.Load()))
-}
 
 // room returns how many bytes may be put from head on, as the reader's index
 // was last read.
@@ -124,8 +124,8 @@ func (s *Stream) Write(p []byte) int {
 	return n
 }
 
-// grown returns memory in which there is room up to position end, which the limit
-// allows.
+// grown returns memory that has room up to position end, which the limit
+// allows, with everything in it that was.
 func (s *Stream) grown(end uint64) []byte {
 	m := s.memory.Load()
 	need := end - s.tailAt
@@ -150,8 +150,8 @@ func (s *Stream) grown(end uint64) []byte {
 	return data
 }
 
-// seen returns how many bytes from tail on the reader may look at, at least want
-// if there are so many.
+// seen returns how many bytes there are from tail on, the reader's index, at
+// least want if there are so many.
 func (s *Stream) seen(tail, want uint64) uint64 {
 	if s.headAt-tail < want {
 		s.headAt = s.head.Load()
@@ -159,9 +159,9 @@ func (s *Stream) seen(tail, want uint64) uint64 {
 	return s.headAt - tail
 }
 
-// Peek returns up to n bytes from off bytes behind the last byte released, in one
-// piece or in two, and nothing where there are none. They stay in the stream,
-// and a holds what it does until they are released. a is empty only if b is.
+// Peek returns up to n bytes from off bytes behind the last byte released, in
+// one piece or in two, and nothing where there are none. They stay in the
+// stream and do not change until they are released. a is empty only if b is.
 func (s *Stream) Peek(off, n int) (a, b []byte) {
 	tail := s.tail.Load()
 	if off < 0 || n <= 0 {
@@ -198,9 +198,9 @@ func (s *Stream) Read(p []byte) int {
 }
 
 // Shrink gives the memory back and reports true if nothing is in the stream,
-// neither committed nor put out of order. The writer may call it, and
-// the reader if the writer uses Write alone and not Put: but always the same one of
-// them. The next byte takes memory again.
+// neither committed nor put out of order; the next byte takes memory again. What
+// Peek returned before may be another stream's by then. Always the same end
+// calls it: the writer, or the reader if the writer uses Write and never Put.
 func (s *Stream) Shrink() bool {
 	// Either Write sees shrink and waits, or this sees inside and gives up.
 	s.shrink.Store(1)

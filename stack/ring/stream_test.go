@@ -129,7 +129,7 @@ func TestStreamAgainstAModel(t *testing.T) {
 // The send direction: a user who only writes, an engine that sends, sends again,
 // releases what is acknowledged and gives the memory back when it can.
 func TestStreamFromUserToEngine(t *testing.T) {
-	const total = 4_000_000
+	const total = 1_500_000
 	s := newStream(50_000)
 	go func() {
 		rng := rand.New(rand.NewPCG(1, 1))
@@ -176,7 +176,7 @@ func TestStreamFromUserToEngine(t *testing.T) {
 // The receive direction: an engine that puts bytes out of order, grows the memory
 // and gives it back, and a user who reads or peeks.
 func TestStreamFromEngineToUser(t *testing.T) {
-	const total, mss = 4_000_000, 1000
+	const total, mss = 1_500_000, 1000
 	s := newStream(60_000)
 	var done sync.WaitGroup
 	defer done.Wait()
