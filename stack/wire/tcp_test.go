@@ -102,7 +102,7 @@ func TestPutTCP(t *testing.T) {
 			ACK: f.Flags&wire.ACK != 0, URG: f.Flags&wire.URG != 0, ECE: f.Flags&wire.ECE != 0, CWR: f.Flags&wire.CWR != 0,
 			Window: f.Window, Urgent: f.Urgent}
 		for rest := options; len(rest) > 0; rest = rest[4:] {
-			// gopacket writes what it is given: here four bytes at a time.
+			// To gopacket they are options of four bytes each.
 			rest[0], rest[1] = 200, 4
 			tcp.Options = append(tcp.Options, layers.TCPOption{OptionType: 200, OptionLength: 4, OptionData: rest[2:4]})
 		}

@@ -164,10 +164,10 @@ func (o *TCPOptions) blocks() int {
 }
 
 // PutTCPOptions writes options to the start of b and returns their length, a
-// multiple of 4. A segment with SYN gets MSS, SACK permitted, timestamp
-// and window scale, any other timestamp and SACK, in the order and with the alignment of
-// Linux (net/ipv4/tcp_output.c, tcp_options_write; RFC 7323 appendix A): each
-// word below is a row,
+// multiple of 4. A segment with SYN gets MSS, SACK permitted, timestamp and
+// window scale, any other one timestamp and SACK, in the order and with the
+// alignment of Linux (net/ipv4/tcp_output.c, tcp_options_write; RFC 7323
+// appendix A). A dot stands between words of 4 bytes:
 //
 //	SYN, timestamps:    mss · sackOK TS · TSval · TSecr · nop wscale
 //	SYN, no timestamps: mss · nop nop sackOK · nop wscale
