@@ -47,9 +47,17 @@ func (e *Engine) echo(p wire.IPv4, m wire.ICMP) DropReason {
 	if e.rx.copied || !e.fitsPath(p.Src(), len(p)) {
 		return e.echoCopied(p, m)
 	}
-	m.MakeEchoReply()
+	makeEchoReply(m)
 	e.replyHeader(p)
 	return e.answer(e.rx.l3+len(p), e.rx.src)
+}
+
+// makeEchoReply turns a request into its reply. Where nothing is left but zeros the updated checksum comes out as 0, and only
+// the other zero of one's complement arithmetic is right: RFC 1624 §3 supposes that something is not zero.
+func makeEchoReply(m wire.ICMP) {
+	if m.MakeEchoReply(); m.Checksum() == 0 {
+		m.SetChecksum()
+	}
 }
 
 // replyHeader turns the header of a packet without options into its answer's, all but the length.
@@ -61,7 +69,7 @@ func (e *Engine) replyHeader(p wire.IPv4) {
 
 // echoCopied answers a ping that came in fragments or with options, or whose way back is narrower, by the routing table.
 func (e *Engine) echoCopied(p wire.IPv4, m wire.ICMP) DropReason {
-	m.MakeEchoReply()
+	makeEchoReply(m)
 	f := wire.IPv4Fields{TOS: p.TOS() &^ 3, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
 	if e.sendPacket(e.dest(f.Dst), &f, m, new(cut)) == outFull {
 		return DropTransmitFull

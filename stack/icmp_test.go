@@ -23,6 +23,18 @@ func TestEchoIsAnswered(t *testing.T) {
 	h.wantIdle("one reply each")
 }
 
+// RFC 1624 §3: an updated checksum of 0 is right but where all the rest is zeros too.
+func TestEchoOfZeros(t *testing.T) {
+	h := newHost(t)
+	for n := range 9 {
+		for _, p := range []packet{{}, {options: []byte{1, 1, 1, 1}}} {
+			h.arrives("answered", p.icmp(wire.ICMPEcho, 0, 0, make([]byte, n)))
+			f := h.want(fmt.Sprintf("10.0.0.1 > 10.0.0.2: icmp echo reply id 0 seq 0 length %d", n+8))
+			require.Equal(t, uint16(0xFFFF), f.icmp().Checksum())
+		}
+	}
+}
+
 // An answer goes back to the Ethernet address that the request came from, without ARP and without a route.
 func TestEchoIsAnsweredWhereItCameFrom(t *testing.T) {
 	h := newHost(t, strange)
