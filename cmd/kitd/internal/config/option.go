@@ -79,10 +79,11 @@ func find(name string) *option {
 
 // Choices are the words that an option takes, nil where it takes others.
 func Choices(name string) []string {
-	if o := find(name); o != nil && !o.repeat && strings.Contains(o.argument, "|") {
-		return strings.Split(o.argument, "|")
+	o := find(name)
+	if o == nil || !strings.Contains(o.argument, "|") || strings.Contains(o.argument, "...") {
+		return nil
 	}
-	return nil
+	return strings.Split(o.argument, "|")
 }
 
 // Register adds the options of these names, all if there are none, to a set of

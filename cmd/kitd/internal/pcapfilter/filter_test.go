@@ -161,7 +161,7 @@ var accepted = []string{
 	"port 7", "src port 7", "dst port 7", "src or dst port 7", "src and dst port 53", "udp port 7", "tcp src port 80",
 	"sctp port 7", "port domain", "udp port domain", "tcp port http", "port 0x35",
 	"portrange 7-80", "portrange 80-7", "portrange 7", "src portrange 50-100", "udp dst portrange 0-65535",
-	"proto 17", "ip proto 6", `ip proto \udp`, `ip6 proto \tcp`, `proto \icmp`, "ip6 proto 17", `ip proto \igmp`, "ip6 proto 44",
+	"proto 17", "ip proto 6", `ip proto \udp`, `ip6 proto \tcp`, `proto \icmp`, "ip6 proto 17", `ip proto \igmp`, "ip6 proto 44", `ip6 proto \icmp`, "ip proto 58", `proto \igmp`,
 	"ether proto 0x806", `ether proto \ip`, `ether proto \arp`, "ether proto 0x88cc",
 	"ether host 02:00:00:00:00:01", "ether src 02:00:00:00:00:01", "ether dst ff:ff:ff:ff:ff:ff",
 	"broadcast", "ether broadcast", "multicast", "ether multicast", "ip multicast",

@@ -341,17 +341,15 @@ func (p *parser) protocolNumber(t token, q qualifiers) (node, error) {
 	default:
 		return nil, p.refuse(t, "can't be the proto of %q: only ether, ip and ip6 have one", q.proto)
 	}
-	n, known := ipProtocols[t.text]
-	if number, err := strconv.ParseUint(t.text, 0, 8); err == nil {
-		n, known = protoNode{proto: int(number), ip4: true, ip6: true}, true
+	word, known := ipProtocols[t.text]
+	number := word.proto
+	if n, err := strconv.ParseUint(t.text, 0, 8); err == nil {
+		number, known = int(n), true
 	}
 	if !known {
 		return nil, p.refuse(t, "is no protocol: a number up to 255, \\icmp, \\igmp, \\tcp, \\udp, \\sctp or \\icmp6")
 	}
-	n.shift = p.shift
-	n.ip4 = q.proto == "ip" || n.ip4 && q.proto == ""
-	n.ip6 = q.proto == "ip6" || n.ip6 && q.proto == ""
-	return n, nil
+	return protoNode{shift: p.shift, proto: number, ip4: q.proto != "ip6", ip6: q.proto != "ip"}, nil
 }
 
 // number reads a number from 0 to most.
