@@ -179,8 +179,9 @@ func loadProgram(queues int) (*program, error) {
 
 // explainBPF adds what to do to the errors of the bpf system call.
 func explainBPF(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: %w; run as root or with CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN)", ErrPermission, err)
+	// EACCES is the verifier's, to whom pointer arithmetic needs CAP_PERFMON.
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w; run as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", ErrPermission, err)
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("%w: %w; kit needs Linux %s with CONFIG_BPF_SYSCALL", ErrKernel, err, leastKernel)

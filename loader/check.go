@@ -97,16 +97,18 @@ func (f *Facts) capabilities() Finding {
 	for _, need := range []struct {
 		name string
 		has  bool
-	}{{"CAP_NET_ADMIN", c.NetAdmin}, {"CAP_NET_RAW", c.NetRaw}, {"CAP_BPF", c.BPF || c.SysAdmin}} {
+	}{
+		{"CAP_NET_ADMIN", c.NetAdmin}, {"CAP_NET_RAW", c.NetRaw}, {"CAP_BPF", c.BPF || c.SysAdmin}, {"CAP_PERFMON", c.Perfmon || c.SysAdmin},
+	} {
 		if !need.has {
 			missing = append(missing, need.name)
 		}
 	}
 	if len(missing) > 0 {
 		return Finding{"capabilities", Fail, "this process lacks " + strings.Join(missing, ", "),
-			"run as root, or setcap cap_net_admin,cap_net_raw,cap_bpf=ep on the program"}
+			"run as root, or setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon=ep on the program"}
 	}
-	return Finding{Topic: "capabilities", What: "CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF are there"}
+	return Finding{Topic: "capabilities", What: "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON are there"}
 }
 
 func (f *Facts) program() Finding {

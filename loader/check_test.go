@@ -28,7 +28,7 @@ func finding(t *testing.T, findings []Finding, topic string) Finding {
 func goodFacts() *Facts {
 	return &Facts{
 		Release: "6.12.1", Kernel: KernelVersion{6, 12}, BTF: true, JIT: true,
-		Capabilities: Capabilities{NetAdmin: true, NetRaw: true, BPF: true},
+		Capabilities: Capabilities{NetAdmin: true, NetRaw: true, BPF: true, Perfmon: true},
 		Memlock:      unix.RLIM_INFINITY, CPUs: 8, Nodes: 1,
 		Card: &CardFacts{
 			Interface: "eth0", Ethernet: true, Up: true, Running: true, MTU: 1500, Driver: "ice",
@@ -59,8 +59,8 @@ func TestFindings(t *testing.T) {
 		{"kernel without multi-buffer", func(f *Facts) { f.Kernel = KernelVersion{6, 1} }, "kernel", OK, "without AF_XDP frames of several buffers (6.6)", ""},
 		{"no BTF", func(f *Facts) { f.BTF = false }, "BTF", OK, "kit does not need it", ""},
 		{"no JIT", func(f *Facts) { f.JIT = false }, "BPF JIT", Warn, "interpreted", "sysctl -w net.core.bpf_jit_enable=1"},
-		{"no capabilities", func(f *Facts) { f.Capabilities = Capabilities{BPF: true} }, "capabilities", Fail, "lacks CAP_NET_ADMIN, CAP_NET_RAW", "setcap"},
-		{"SYS_ADMIN for BPF", func(f *Facts) { f.Capabilities.BPF, f.Capabilities.SysAdmin = false, true }, "capabilities", OK, "", ""},
+		{"no capabilities", func(f *Facts) { f.Capabilities = Capabilities{BPF: true} }, "capabilities", Fail, "lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON", "setcap"},
+		{"SYS_ADMIN for BPF", func(f *Facts) { f.Capabilities = Capabilities{NetAdmin: true, NetRaw: true, SysAdmin: true} }, "capabilities", OK, "", ""},
 		{"program does not load", func(f *Facts) { f.Program = errors.New("why") }, "XDP program", Fail, "why", "see"},
 		{"no AF_XDP", func(f *Facts) { f.Socket = errors.New("why") }, "AF_XDP", Fail, "why", "see"},
 		{"low memlock", func(f *Facts) { f.Memlock = 64 << 10 }, "locked memory", Fail, "the limit is 64 KiB, the packet memory takes 65536 KiB", "ulimit -l unlimited"},

@@ -39,7 +39,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{bind(bindMode{scatter: true}), unix.EINVAL, ErrKernel, "kernel 6.6"},
 		{bind(bindMode{zeroCopy: true}), unix.EOPNOTSUPP, ErrNoZeroCopy, "use copy mode"},
 		{bind(bindMode{zeroCopy: true, scatter: true}), unix.EOPNOTSUPP, ErrNoZeroCopy, "use copy mode"},
-		{explainBPF, unix.EPERM, ErrPermission, "CAP_BPF and CAP_NET_ADMIN"},
+		{explainBPF, unix.EPERM, ErrPermission, "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"},
 		{explainBPF, ebpf.ErrNotSupported, ErrKernel, "Linux 5.10"},
 		{explainBPF, unix.ENOMEM, unix.ENOMEM, ""},
 		{attach(AttachNative), unix.EBUSY, ErrAttached, "bpftool net"},
@@ -68,7 +68,7 @@ func TestMemlockLimit(t *testing.T) {
 	u, err := mapUmem(2048, 128, 1, 0, false)
 	require.NoError(t, err)
 	defer u.close()
-	require.NoError(t, r.without(1<<unix.CAP_IPC_LOCK, func() error {
+	require.NoError(t, r.having([]int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}, func() error {
 		_, err := openSocket(u, r.lab.Left.Index(), 0, ringSizes{64, 64, 128, 64}, bindMode{})
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.ErrorContains(t, err, "register 262144 bytes of packet memory")
