@@ -37,7 +37,7 @@ type Datagram struct {
 
 	rmu   sync.Mutex
 	turn  uint32        // which of the interface's engines Read looks at first
-	heard atomic.Uint32 // which one it last had something from
+	heard atomic.Uint32 // which one it last had something from; before that, one for each socket in turn
 
 	wmu   sync.Mutex
 	route sendRoute // of the last message, Write's memory
@@ -55,9 +55,10 @@ type binding struct {
 
 // sendRoute remembers which half takes messages for a destination.
 type sendRoute struct {
-	dst wire.Addr
-	gen uint32
-	h   *half
+	dst   wire.Addr
+	gen   uint32
+	heard uint32
+	h     *half
 }
 
 // Message is a datagram on its way from or to a user.
@@ -82,6 +83,7 @@ func (s *Stack) NewDatagram(proto wire.Protocol) *Datagram {
 	s.mu.Lock()
 	s.lastID++
 	d.id = s.lastID
+	d.heard.Store(uint32(d.id))
 	if s.closed {
 		d.closed.Store(true)
 	} else {
@@ -245,7 +247,7 @@ func (d *Datagram) writeOne(m *Message, open *half) (*half, error) {
 		return open, d.broadcast(m, port)
 	}
 	h := d.route.h
-	if h == nil || d.route.dst != dst || d.route.gen != d.s.gen.Load() {
+	if h == nil || d.route.dst != dst || d.route.gen != d.s.gen.Load() || d.route.heard != d.heard.Load() {
 		if h, err = d.routeTo(dst); err != nil {
 			return open, err
 		}
@@ -309,11 +311,12 @@ func (d *Datagram) routeTo(dst wire.Addr) (*half, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := d.halfOn(out.engine(d.heard.Load()))
+	heard := d.heard.Load()
+	h, err := d.halfOn(out.engine(heard))
 	if err != nil {
 		return nil, err
 	}
-	d.route = sendRoute{dst, gen, h}
+	d.route = sendRoute{dst, gen, heard, h}
 	return h, nil
 }
 
