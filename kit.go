@@ -199,6 +199,14 @@ func (k *Kit) Interface() *stack.Interface { return k.iface }
 // Device is the card in the loader's terms: modes, queues, and the figures of XDP and AF_XDP.
 func (k *Kit) Device() *loader.Device { return k.device }
 
+// LinkCounters are the counters of each queue's link, in the order of Device().Links().
+func (k *Kit) LinkCounters() []loader.Counters {
+	links := k.device.Links()
+	counters := make([]loader.Counters, len(links))
+	k.iface.EachLink(func(queue int, _ stack.Link) { counters[queue] = links[queue].Counters() })
+	return counters
+}
+
 // FollowerStats are the figures of what follows the kernel in shared mode, zeros in owned mode.
 func (k *Kit) FollowerStats() kernel.FollowerStats {
 	if k.follower == nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -282,9 +281,9 @@ func (f *Follower) take(deadline time.Time) error {
 	return nil
 }
 
-// fail ends the following after an error of the netlink socket, of which only its closing is foreseen.
+// fail ends the following after an error of the netlink socket, of which only the one that Close makes is foreseen.
 func (f *Follower) fail(err error) {
-	if !errors.Is(err, os.ErrClosed) {
+	if !f.closed.Load() {
 		f.log.Error("the kernel's changes can no longer be followed", "error", err)
 	}
 	f.end.Do(func() { close(f.done) })

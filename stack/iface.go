@@ -250,6 +250,11 @@ func (i *Interface) Neighbours() []NeighbourEntry {
 	return out
 }
 
+// EachLink calls f with every link as its owner, between two steps of its engine: the way to a link's own counters.
+func (i *Interface) EachLink(f func(queue int, l Link)) {
+	i.each(func(e *Engine) { f(e.queue, e.link) })
+}
+
 // Queues are the figures of the interface's engines.
 func (i *Interface) Queues() []QueueStats {
 	out := make([]QueueStats, 0, len(i.engines))

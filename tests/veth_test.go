@@ -113,6 +113,10 @@ func TestOwnedPing(t *testing.T) {
 		ping(t, lab.Left, "-c", "10", "-i", "0.01", "-q", lab.Right.Addr().String())
 	})
 	require.NotZero(t, k.Stack().Stats().Reassembled)
+	links := k.LinkCounters()
+	require.Len(t, links, 1)
+	require.Equal(t, k.Stack().Stats().TxFrames, links[0].TxFrames)
+	require.NotZero(t, links[0].Kicks)
 }
 
 // UDP datagrams of every length pass both ways, in fragments where they are long.

@@ -27,6 +27,8 @@ type Card interface {
 	XDPStats() (bpf.Stats, error)
 	// SocketStats are the kernel's counters of each queue's AF_XDP socket.
 	SocketStats() ([]loader.QueueStats, error)
+	// LinkCounters are what each queue's link counted itself, in the order of SocketStats.
+	LinkCounters() []loader.Counters
 	// FollowerStats are the counters of what follows the kernel, in shared mode.
 	FollowerStats() kernel.FollowerStats
 	// Close gives the card back to the kernel.

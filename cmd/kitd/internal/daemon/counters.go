@@ -12,6 +12,7 @@ import (
 const (
 	groupXDP    = "xdp"     // verdicts of the XDP program
 	groupSocket = "socket"  // the kernel's side of the AF_XDP sockets
+	groupLink   = "link"    // kitd's side of the AF_XDP sockets
 	groupEngine = "engine"  // the stack's engines
 	groupDrop   = "drop"    // received packets that were dropped, by reason
 	groupDropTx = "drop-tx" // made packets that were dropped, by reason
@@ -62,6 +63,25 @@ var socketFigures = []figure[loader.QueueStats]{
 	{"tx_ring_empty", "Times that the kernel looked at an empty transmit ring.", false, func(q *loader.QueueStats) uint64 { return q.TxRingEmpty }},
 }
 
+var linkFigures = []figure[loader.Counters]{
+	{"rx_joined", "Frames that came in several buffers.", false, func(l *loader.Counters) uint64 { return l.RxJoined }},
+	{"rx_too_long", "Frames in several buffers dropped because they were longer than 68 KiB.", false, func(l *loader.Counters) uint64 { return l.RxTooLong }},
+	{"rx_bad_descriptor", "Received descriptors that point outside the packet memory.", false, func(l *loader.Counters) uint64 { return l.RxInvalid }},
+	{"tx_full", "Times that no room was free to send.", false, func(l *loader.Counters) uint64 { return l.TxFull }},
+	{"tx_refused", "Frames that the link refused to send: too short, too long or not its own.", false, func(l *loader.Counters) uint64 { return l.TxInvalid }},
+	{"completions", "Frame buffers that came back after sending.", false, func(l *loader.Counters) uint64 { return l.Completions }},
+	{"bad_completions", "Completions of what was not sent.", false, func(l *loader.Counters) uint64 { return l.CompletionInvalid }},
+	{"kicks", "System calls that made the kernel send.", false, func(l *loader.Counters) uint64 { return l.Kicks }},
+	{"kick_again", "Of these, answered EAGAIN: the rest is sent by another.", false, func(l *loader.Counters) uint64 { return l.KickAgain }},
+	{"kick_no_buffers", "Of these, answered ENOBUFS: the kernel had no memory.", false, func(l *loader.Counters) uint64 { return l.KickNoBuffers }},
+	{"kick_dropped", "Of these, answered EBUSY: the driver or the other end dropped a frame.", false, func(l *loader.Counters) uint64 { return l.KickDropped }},
+	{"kick_down", "Of these, answered ENETDOWN: the card is down and the frames wait.", false, func(l *loader.Counters) uint64 { return l.KickDown }},
+	{"kick_failed", "Of these, answered any other error.", false, func(l *loader.Counters) uint64 { return l.KickFailed }},
+	{"fill_kicks", "System calls that made the driver look at the fill ring, or polled the card.", false, func(l *loader.Counters) uint64 { return l.FillKicks }},
+	{"sleeps", "Waits that went to sleep.", false, func(l *loader.Counters) uint64 { return l.Sleeps }},
+	{"ring_insane", "Impossible ring indices of the kernel's side, refused.", false, func(l *loader.Counters) uint64 { return l.RingInsane }},
+}
+
 var followerFigures = []figure[kernel.FollowerStats]{
 	{"changes", "Changes of addresses, routes, neighbours and links that the kernel told.", false, func(f *kernel.FollowerStats) uint64 { return f.Changes }},
 	{"overruns", "Times that changes were lost, so that everything was read anew.", false, func(f *kernel.FollowerStats) uint64 { return f.Overruns }},
@@ -89,9 +109,12 @@ func (d *Daemon) Stats() control.Stats {
 		d.log.Warn("the XDP program's counters can't be read", "error", err)
 	}
 	if queues, err := d.card.SocketStats(); err == nil {
+		links := d.card.LinkCounters()
 		for i := range queues {
 			c := control.Counter{Group: groupSocket, Interface: d.card.Interface().Name(), Queue: &queues[i].Queue}
 			list = values(list, socketFigures, &queues[i], c)
+			c.Group = groupLink
+			list = values(list, linkFigures, &links[i], c)
 		}
 	} else {
 		d.log.Warn("the AF_XDP sockets' counters can't be read", "error", err)

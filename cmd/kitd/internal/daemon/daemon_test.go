@@ -151,6 +151,7 @@ func TestServicesFollowTheAddresses(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	r := start(t, map[string][]string{"serve": {"udp-echo=:7"}}, nil)
+	require.Equal(t, "READY=1", <-r.notes)
 	d := r.dial(4000)
 	reload := func(flags map[string][]string, err error) {
 		r.next = func() (*config.Config, error) {
@@ -158,9 +159,6 @@ func TestReload(t *testing.T) {
 				return nil, err
 			}
 			return parse(t, flags), nil
-		}
-		for len(r.notes) > 0 {
-			<-r.notes
 		}
 		r.hangup <- struct{}{}
 		require.Contains(t, <-r.notes, "RELOADING=1\nMONOTONIC_USEC=")

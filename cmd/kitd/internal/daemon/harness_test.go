@@ -48,6 +48,7 @@ func (c *memoryCard) XDPStats() (bpf.Stats, error) { return bpf.Stats{bpf.XSKUDP
 func (c *memoryCard) SocketStats() ([]loader.QueueStats, error) {
 	return []loader.QueueStats{{Queue: 3, RxRingFull: 6}}, nil
 }
+func (c *memoryCard) LinkCounters() []loader.Counters     { return make([]loader.Counters, 1) }
 func (c *memoryCard) FollowerStats() kernel.FollowerStats { return kernel.FollowerStats{} }
 func (c *memoryCard) Close() error                        { return c.stack.Close() }
 
