@@ -241,6 +241,33 @@ func TestWriteToEveryCard(t *testing.T) {
 	require.Equal(t, syscall.EADDRNOTAVAIL, New(Config{}).NewDatagram(wire.ProtocolUDP).Connect(ap("255.255.255.255:9")))
 }
 
+// A broadcast that finds no room on any card answers EAGAIN; where one card has room it is sent there.
+func TestWriteToEveryCardWithoutRoom(t *testing.T) {
+	h := newHost(t)
+	second := addCard(h, "eth1", "172.16.0.1/16")
+	s := h.bind("10.0.0.1:7")
+	s.SetSendBuffer(0)
+	fill := func(to string) {
+		for s.write(nil, to) == nil {
+		}
+	}
+	fill("10.0.0.2:9")
+	s.writes("one card", "255.255.255.255:9")
+	fill("172.16.255.255:9")
+	require.Equal(t, syscall.EAGAIN, s.write([]byte("no card"), "255.255.255.255:9"))
+	h.settle()
+	broadcasts := 0
+	for f := second.Take(); f != nil; f = second.Take() {
+		if string(sent(f).udp().Payload()) == "one card" {
+			broadcasts++
+		}
+	}
+	require.Equal(t, 1, broadcasts)
+	for f := h.take(0); f != nil; f = h.take(0) {
+		require.Equal(t, "10.0.0.1.7 > 10.0.0.2.9: udp 0", describe(f))
+	}
+}
+
 // A send buffer that is full answers EAGAIN; the engine makes room and says so.
 func TestWriteBufferFull(t *testing.T) {
 	h := newHost(t)
@@ -359,6 +386,9 @@ func TestDatagramOptions(t *testing.T) {
 	require.False(t, s.ReusePort())
 	require.NoError(t, s.SetReusePort(true))
 	require.True(t, s.ReusePort())
+	require.False(t, s.ReuseAddr())
+	s.SetReuseAddr(true)
+	require.True(t, s.ReuseAddr())
 	require.Equal(t, wire.ProtocolUDP, s.Protocol())
 }
 

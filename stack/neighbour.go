@@ -132,15 +132,9 @@ func (e *Engine) removeNeighbour(n *neighbour) {
 
 // use is called when a packet goes to a neighbour that is not fresh.
 func (e *Engine) use(n *neighbour) {
-	switch n.state {
-	case NeighbourStale:
+	if n.state == NeighbourStale {
 		n.state = NeighbourProbe
 		e.solicit(n)
-	case NeighbourFailed:
-		if !n.timer.armed() {
-			n.state = NeighbourIncomplete
-			e.solicit(n)
-		}
 	}
 }
 
