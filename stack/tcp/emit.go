@@ -1,0 +1,148 @@
+package tcp
+
+import (
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// Emit sends what may be sent now: answers, what was lost, new data, probes,
+// and an ACK if one is due and nothing else carried it. It reports whether it
+// ended because out had no room; the caller then calls it again once there is.
+func (c *Conn) Emit(now clock.Time, out Output) (more bool) {
+	if c.due.rst && !c.emitRST(out) {
+		return true
+	}
+	switch c.state {
+	case Closed, Listen:
+		return false
+	case SynSent, SynReceived:
+		if c.due.syn && !c.emitSYN(now, out) {
+			return true
+		}
+	default:
+		if !c.emitStream(now, out) {
+			return true
+		}
+		c.superviseIdle(now)
+	}
+	if c.due.probe && !c.emitProbe(now, out) {
+		return true
+	}
+	return !c.emitACK(now, out)
+}
+
+// segment begins a segment with an ACK, the window and the options that every
+// segment has, in the layer's scratch.
+func (c *Conn) segment(now clock.Time, seq Seq, flags wire.TCPFlags) *Segment {
+	s := &c.layer.out
+	*s = Segment{Seq: seq, Ack: c.rcv.nxt, Flags: flags | ACK, Window: c.selectWindow(), Options: wire.NoTCPOptions()}
+	if c.ts.on {
+		s.Options.Timestamp = wire.TCPTimestamp{Has: true, Val: c.timestamp(now), Ecr: c.ts.recent}
+	}
+	if c.opt.ecn && c.cc.echoCE {
+		s.Flags |= ECE
+	}
+	return s
+}
+
+// send hands a segment over and notes that its ACK has left.
+func (c *Conn) send(out Output, s *Segment) bool {
+	if !out.Send(s) {
+		return false
+	}
+	c.count.segsOut++
+	c.layer.stats.OutSegments++
+	if s.has(ACK) {
+		c.acked()
+	}
+	return true
+}
+
+// emitRST sends the RST that is due.
+func (c *Conn) emitRST(out Output) bool {
+	s := &c.layer.out
+	*s = Segment{Seq: c.due.rstSeq, Ack: c.due.rstAck, Flags: wire.TCPFlags(c.due.rstFlags), Options: wire.NoTCPOptions()}
+	if !out.Send(s) {
+		return false
+	}
+	c.count.segsOut++
+	c.layer.stats.OutSegments++
+	c.layer.stats.ResetsSent++
+	c.due.rst = false
+	return true
+}
+
+// emitSYN sends the SYN or the SYN-ACK. Its window is not scaled (RFC 7323 section
+// 2.2).
+func (c *Conn) emitSYN(now clock.Time, out Output) bool {
+	s := &c.layer.out
+	*s = Segment{Seq: c.snd.iss, Flags: SYN, Options: c.synOptions(now)}
+	window := uint16(min(c.freeReceive(), 65535))
+	s.Window = window
+	if c.state == SynReceived {
+		s.Flags |= ACK
+		s.Ack = c.rcv.nxt
+	}
+	c.ecnOnSYN(s)
+	if !out.Send(s) {
+		return false
+	}
+	if c.timer.synAt == clock.Never || c.snd.nxt == c.snd.iss {
+		c.timer.synAt = now
+	} else {
+		c.count.retransmitted++
+		c.layer.stats.RetransmittedSegments++
+	}
+	c.count.segsOut++
+	c.layer.stats.OutSegments++
+	c.snd.nxt = c.snd.iss + 1
+	if c.state == SynReceived {
+		c.acked()
+		c.rcv.adv = c.rcv.nxt + Seq(window)
+	}
+	c.due.syn = false
+	c.armRTO(now)
+	return true
+}
+
+// emitACK sends an ACK if one must leave, or starts the timer for it.
+func (c *Conn) emitACK(now clock.Time, out Output) bool {
+	if c.state == SynSent {
+		return true
+	}
+	for c.mustAck() || c.due.extra > 0 {
+		extra := c.due.extra
+		s := c.segment(now, c.snd.nxt, 0)
+		c.putSACK(&s.Options, maxOptions-s.Options.Len(false))
+		if !c.send(out, s) {
+			return false
+		}
+		c.due.extra = extra - min(extra, 1)
+		if extra == 0 {
+			break
+		}
+	}
+	c.delayACK(now)
+	return true
+}
+
+// emitProbe sends a segment without text in front of what the peer has
+// acknowledged. It cannot be accepted, so the peer answers with an ACK that has
+// its window: for keep-alive (RFC 9293 section 3.8.4) and for a closed window
+// (section 3.8.6.1), where a byte of text would be thrown away or, worse,
+// taken.
+func (c *Conn) emitProbe(now clock.Time, out Output) bool {
+	s := c.segment(now, c.snd.una-1, 0)
+	if !c.send(out, s) {
+		return false
+	}
+	c.due.probe = false
+	return true
+}
+
+// fill puts n bytes of the send stream from seq on into a segment.
+func (c *Conn) fill(s *Segment, seq Seq, n int) {
+	if n > 0 {
+		s.Payload, s.Wrapped = c.tx.Peek(int(seq-c.first()), n)
+	}
+}

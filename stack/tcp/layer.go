@@ -1,0 +1,136 @@
+package tcp
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+
+	"kitnet.dev/kit/stack/clock"
+)
+
+// Layer is what the connections of one engine share: numbers, secrets, rate
+// limits, and the memory that connections borrow. One goroutine uses it.
+type Layer struct {
+	cfg        Config
+	congestion congestion
+	isnKey     sipKey // RFC 6528
+	tsKey      sipKey // offsets of timestamp clocks
+	portKey    sipKey // RFC 6056
+	cookies    cookieKeys
+	challenges limiter
+	out        Segment // what Emit hands to Output
+	flights    *flight // free scoreboards
+	holes      *holes  // free lists of ranges
+	stats      Stats
+}
+
+// Stats counts what happened in a Layer since it was made.
+type Stats struct {
+	ActiveOpens, PassiveOpens   uint64 // RFC 4022: tcpActiveOpens, tcpPassiveOpens
+	AttemptFails, EstabResets   uint64
+	InSegments, OutSegments     uint64
+	RetransmittedSegments       uint64
+	ResetsSent                  uint64
+	Timeouts, LossProbes        uint64
+	SpuriousTimeouts            uint64 // found by F-RTO or Eifel
+	Recoveries, Undone          uint64
+	CookiesSent, CookiesGood    uint64
+	CookiesBad                  uint64
+	ChallengeACKs               uint64
+	ChallengesSuppressed        uint64
+	PAWSRejected                uint64
+	OutOfWindow                 uint64
+	BlackHoles                  uint64
+	OutOfOrder, OutOfOrderDrops uint64 // segments
+}
+
+// Stats returns the counters.
+func (l *Layer) Stats() Stats { return l.stats }
+
+// Config returns the numbers that the layer was made with.
+func (l *Layer) Config() *Config { return &l.cfg }
+
+// NewLayer returns a layer with these numbers, or says which of them cannot
+// be.
+func NewLayer(cfg Config) (*Layer, error) {
+	if cfg.Random == nil {
+		cfg.Random = systemRandom
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	l := &Layer{cfg: cfg, congestion: congestionByName(cfg.Congestion)}
+	key := func() sipKey { return sipKey{cfg.Random(), cfg.Random()} }
+	l.isnKey, l.tsKey, l.portKey = key(), key(), key()
+	l.cookies.init(key)
+	l.challenges.rate = cfg.ChallengeACKs
+	l.challenges.random = cfg.Random
+	return l, nil
+}
+
+// systemRandom reads the system's random source, which cannot fail on Linux.
+func systemRandom() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// borrowFlight gives c a scoreboard.
+func (l *Layer) borrowFlight() *flight {
+	f := l.flights
+	if f == nil {
+		return &flight{records: make([]sent, firstRecords)}
+	}
+	l.flights, f.next = f.next, nil
+	return f
+}
+
+// returnFlight takes an empty scoreboard back. One that had to grow gives its
+// memory to the collector if it is out of proportion.
+func (l *Layer) returnFlight(f *flight) {
+	records := f.records
+	if len(records) > keptRecords {
+		records = make([]sent, firstRecords)
+	}
+	*f = flight{records: records, next: l.flights}
+	l.flights = f
+}
+
+// borrowHoles gives a connection a list of ranges.
+func (l *Layer) borrowHoles() *holes {
+	h := l.holes
+	if h == nil {
+		return new(holes)
+	}
+	l.holes, h.next = h.next, nil
+	return h
+}
+
+// returnHoles takes a list back.
+func (l *Layer) returnHoles(h *holes) {
+	*h = holes{ranges: h.ranges[:0], next: l.holes}
+	l.holes = h
+}
+
+// limiter is a token bucket of a second's worth, whose size is drawn anew each
+// second so that nobody can count what others used (RFC 5961 section 7;
+// CVE-2016-5696).
+type limiter struct {
+	rate   int
+	left   int
+	until  clock.Time
+	random func() uint64
+}
+
+// allow takes a token.
+func (l *limiter) allow(now clock.Time) bool {
+	if l.until == clock.Never || !now.Before(l.until) {
+		l.until = now.Add(1e9)
+		half := (l.rate + 1) / 2
+		l.left = half + int(l.random()%uint64(l.rate))
+	}
+	if l.left <= 0 {
+		return false
+	}
+	l.left--
+	return true
+}

@@ -1,0 +1,35 @@
+package tcp
+
+import (
+	"time"
+
+	"kitnet.dev/kit/stack/clock"
+)
+
+// newReno is the standard congestion control of RFC 5681.
+type newReno struct{}
+
+func (newReno) name() string { return "newreno" }
+
+// acked is slow start and congestion avoidance (RFC 5681 section 3.1).
+func (newReno) acked(c *Conn, now clock.Time, e *ackEvent) {
+	cc := &c.cc
+	if !cc.limitedNow {
+		return
+	}
+	acked := e.delivered()
+	if cc.slowStart() {
+		if acked = c.hystart(now, e); acked == 0 {
+			return
+		}
+	}
+	cc.growBy(cc.cwnd, acked)
+}
+
+// reduced is half of what is in flight (RFC 5681 section 3.1, equation 4; cwnd
+// stands for FlightSize, because it is validated).
+func (newReno) reduced(c *Conn, _ clock.Time) uint32 { return max(c.cc.cwnd/2, minCwnd) }
+
+func (newReno) undone(*Conn) {}
+
+func (newReno) idled(*Conn, time.Duration) {}

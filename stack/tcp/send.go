@@ -1,0 +1,263 @@
+package tcp
+
+import (
+	"kitnet.dev/kit/stack/clock"
+)
+
+// SendReady is SEND (RFC 9293 section 3.10.2): the user wrote to the send stream.
+// Emit sends it.
+func (c *Conn) SendReady(now clock.Time) {
+	if c.flight == nil {
+		c.timer.progressAt = now
+	}
+}
+
+// SetUrgent makes the last byte written so far urgent (RFC 9293 section 3.8.5).
+func (c *Conn) SetUrgent() {
+	c.snd.up = c.first().Add(c.tx.Used())
+	c.snd.urgent = c.snd.up != c.snd.una
+}
+
+// usable returns how many numbers the peer's window still takes.
+func (c *Conn) usable() int {
+	return max(0, int((c.snd.una + Seq(c.snd.wnd)).Sub(c.snd.nxt)))
+}
+
+// wantsToSend reports whether text or a FIN waits that was never sent.
+func (c *Conn) wantsToSend() bool {
+	return c.unsent() > 0 || c.snd.finWanted && !c.snd.finSent
+}
+
+// emitStream sends what is lost, then what is new.
+func (c *Conn) emitStream(now clock.Time, out Output) bool {
+	if c.due.tail && !c.emitTail(now, out) {
+		return false
+	}
+	sentNew := false
+	if !c.due.frto && !c.emitLost(now, out) {
+		return false
+	}
+	ok := c.emitNew(now, out, &sentNew)
+	if sentNew {
+		c.due.frto = false
+		c.scheduleProbe(now)
+	}
+	return ok
+}
+
+// emitLost sends again what is lost, the lowest numbers first, as far as the
+// congestion window lets it (RFC 6675 section 5, NextSeg rule 1).
+func (c *Conn) emitLost(now clock.Time, out Output) bool {
+	if c.flight == nil {
+		return true
+	}
+	for c.pipe() < c.cc.cwnd {
+		i, ok := c.flight.toRexmt()
+		if !ok {
+			return true
+		}
+		r := c.flight.rec(i)
+		if !r.end.Before(c.snd.una+Seq(c.snd.wnd)+1) && i != c.flight.first {
+			return true // the peer took its window back
+		}
+		if c.held(now) {
+			return true
+		}
+		if !c.emitAgain(now, out, i) {
+			return false
+		}
+	}
+	return true
+}
+
+// emitAgain sends segment i of the scoreboard once more.
+func (c *Conn) emitAgain(now clock.Time, out Output, i uint32) bool {
+	f := c.flight
+	r := f.rec(i)
+	length := int(r.end - r.seq)
+	if r.mark&hasFIN != 0 {
+		length--
+	}
+	if length > int(c.snd.mss) { // the path's MTU became smaller
+		f.split(i, int(c.snd.mss))
+		r = f.rec(i)
+		length = int(c.snd.mss)
+	}
+	s := c.segment(now, r.seq, 0)
+	c.putSACK(&s.Options, min(maxOptions-s.Options.Len(false), int(c.snd.mss)-length))
+	c.fill(s, r.seq, length)
+	if r.mark&hasFIN != 0 {
+		s.Flags |= FIN
+	}
+	if i == f.first+f.n-1 && c.unsent() == 0 && length > 0 {
+		s.Flags |= PSH
+	}
+	c.putUrgent(s)
+	if !c.send(out, s) {
+		return false
+	}
+	if r.mark&rexmt == 0 {
+		r.mark |= rexmt
+		f.rexmt++
+	}
+	r.mark |= everRexmt
+	r.at = now
+	c.retransmitted(now, s.PayloadLen())
+	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
+		c.armRTO(now)
+	}
+	return true
+}
+
+// emitNew sends text that was never sent, and the FIN. It cuts what may go now
+// into full segments; all of them have the same options and leave together.
+func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
+	if !c.wantsToSend() {
+		c.due.override = false
+		return true
+	}
+	c.restartAfterIdle(now)
+	allow := c.allowance(now)
+	batch := 0
+	for allow > 0 || c.finMayGo() {
+		n, ok := c.emitNext(now, out, allow, batch)
+		if !ok {
+			return false
+		}
+		*sentNew = true
+		allow -= n
+		batch++
+		c.due.override = false
+	}
+	c.validateWindow(now)
+	return true
+}
+
+// allowance returns how many bytes of new text may leave now.
+func (c *Conn) allowance(now clock.Time) int {
+	unsent, mss := c.unsent(), int(c.snd.mss)
+	room := 0
+	if pipe := c.pipe(); pipe < c.cc.cwnd {
+		room = int(c.cc.cwnd - pipe)
+	}
+	if c.held(now) {
+		room = 0
+	} else if q := c.paceQuantum(); q > 0 {
+		room = min(room, q)
+	}
+	if c.due.frto {
+		room = min(room, 2)
+	}
+	allow := min(unsent, c.usable(), room*mss)
+	if partial := allow % mss; partial != 0 && c.holdPartial(allow, partial, unsent) {
+		allow -= partial
+	}
+	return allow
+}
+
+// holdPartial decides whether the last segment, which is not full, waits.
+func (c *Conn) holdPartial(allow, partial, unsent int) bool {
+	if c.due.override {
+		return false
+	}
+	if allow == unsent {
+		if c.snd.finWanted {
+			return false
+		}
+		// Nagle (RFC 9293 section 3.7.4, SHLD-7), in Minshall's variant: one small
+		// segment at a time is in flight.
+		return c.opt.cork || !c.opt.noDelay && c.snd.small.After(c.snd.una)
+	}
+	// Sender's silly window avoidance (section 3.8.6.2.1, MUST-38): the window
+	// cuts the text, so wait for it to open unless this is a good part of what it
+	// ever was and nothing else would bring an ACK.
+	return allow != partial || c.inFlight() != 0 || uint32(partial) < c.snd.maxWnd/2
+}
+
+// finMayGo reports whether the FIN can be sent alone: behind all text, and in
+// the peer's window.
+func (c *Conn) finMayGo() bool {
+	return c.snd.finWanted && !c.snd.finSent && c.unsent() == 0 && c.usable() > 0
+}
+
+// emitNext sends one new segment of at most allow bytes and returns how many it
+// took. batch is how many went before it in this call.
+func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool) {
+	s := c.segment(now, c.snd.nxt, 0)
+	if batch == 0 && (c.holes != nil || c.ack.hasDSACK) && c.mustAck() {
+		c.putSACK(&s.Options, min(maxOptions-s.Options.Len(false), int(c.snd.mss)-1))
+	}
+	base := 0
+	if s.Options.Timestamp.Has {
+		base = timestampLen
+	}
+	n := min(allow, int(c.snd.mss)-(s.Options.Len(false)-base))
+	unsent := c.unsent()
+	c.fill(s, c.snd.nxt, n)
+	n = s.PayloadLen()
+	r := sent{seq: c.snd.nxt, at: now}
+	if n == unsent && c.snd.finWanted && c.usable() > n {
+		s.Flags |= FIN
+		r.mark |= hasFIN
+	}
+	// PSH at the end of what was written, and of a batch (RFC 9293 section
+	// 3.9.1.2, SHLD-28).
+	if n > 0 && (n == unsent || n == allow && batch > 0) {
+		s.Flags |= PSH
+	}
+	if n > 0 {
+		c.ecnOnData(s)
+	}
+	c.putUrgent(s)
+	if !c.send(out, s) {
+		return 0, false
+	}
+	r.end = s.end()
+	if r.mark&hasFIN != 0 {
+		c.snd.fin, c.snd.finSent = r.end-1, true
+	}
+	if n < int(c.snd.mss) {
+		c.snd.small = r.end
+	}
+	if c.flight == nil {
+		c.timer.progressAt = now
+	}
+	c.track(r)
+	c.snd.nxt = r.end
+	c.cc.prr.out++
+	c.cc.sentAt = now
+	c.paced(now, n)
+	c.dataSent(now)
+	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
+		c.armRTO(now)
+	}
+	return n, true
+}
+
+// putUrgent sets the urgent pointer of a segment in front of it (RFC 9293 section
+// 3.8.5).
+func (c *Conn) putUrgent(s *Segment) {
+	if !c.snd.urgent {
+		return
+	}
+	if ahead := c.snd.up.Sub(s.Seq); ahead > 0 && ahead <= 65535 {
+		s.Flags |= URG
+		s.Urgent = uint16(ahead)
+	}
+}
+
+// superviseIdle starts the timer that nothing else would: data waits, nothing
+// is in flight, so that no ACK will come to let it go.
+func (c *Conn) superviseIdle(now clock.Time) {
+	if c.flight != nil || !c.wantsToSend() || c.timer.rexmtAt != clock.Never {
+		return
+	}
+	if c.timer.paceAt != clock.Never && c.timer.paceAt.After(now) {
+		return
+	}
+	if c.usable() == 0 {
+		c.armPersist(now)
+		return
+	}
+	c.timer.kind, c.timer.rexmtAt = timerOverride, now.Add(c.layer.cfg.CorkTimeout)
+}

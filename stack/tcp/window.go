@@ -1,0 +1,100 @@
+package tcp
+
+import (
+	"time"
+
+	"kitnet.dev/kit/stack/clock"
+)
+
+// selectWindow moves the right edge of the receive window as far as the buffer
+// allows and returns the field of a segment. The edge never goes back (RFC 9293
+// section 3.8.6, SHLD-14), and goes on only by a good step, so that the sender
+// is not led to small segments (section 3.8.6.2.2, MUST-39).
+func (c *Conn) selectWindow() uint16 {
+	edge := c.rcv.nxt.Add(c.freeReceive())
+	if edge.Sub(c.rcv.adv) >= c.goodStep() || c.rcv.adv == c.rcv.nxt && edge != c.rcv.adv && c.rx.Used() == 0 {
+		c.rcv.adv = edge
+	}
+	field := c.rcvWnd() >> c.rcv.scale
+	if field > 65535 {
+		field = 65535
+		c.rcv.adv = c.rcv.nxt + Seq(field<<c.rcv.scale)
+	}
+	return uint16(field)
+}
+
+// freeReceive returns how many bytes from RCV.NXT on have room.
+func (c *Conn) freeReceive() int {
+	return min(max(0, c.rx.Limit()-c.rx.Used()), 65535<<c.rcv.scale)
+}
+
+// goodStep is min(Fr*RCV.BUFF, Eff.snd.MSS) with Fr = 1/2.
+func (c *Conn) goodStep() int32 {
+	return int32(max(1, min(c.rx.Limit()/2, int(c.rcv.mss))))
+}
+
+// windowUpdateDue reports whether the user read so much that the peer should
+// hear of it without having sent anything: the window would at least double,
+// and not by too little.
+func (c *Conn) windowUpdateDue() bool {
+	free := uint32(c.freeReceive())
+	now := c.rcvWnd()
+	return free >= 2*now && int32(free-now) >= c.goodStep()
+}
+
+// measureReceiver estimates the round trip as a receiver can: the time in which
+// one window's worth of bytes arrives, for it was sent upon the ACK of the one before.
+func (c *Conn) measureReceiver(now clock.Time) {
+	if c.rcv.nxt.Before(c.rcv.rttSeq) {
+		return
+	}
+	if c.rcv.rttSeq != c.rcv.irs && c.rcv.rttAt != clock.Never {
+		us := uint32(min(max(now.Sub(c.rcv.rttAt)/time.Microsecond, 1), 1<<30))
+		if c.rcv.rtt == 0 || us < c.rcv.rtt {
+			c.rcv.rtt = us
+		} else {
+			c.rcv.rtt += (us - c.rcv.rtt) / 8
+		}
+	}
+	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.nxt+Seq(c.rcvWnd()), now
+}
+
+// autotune makes the receive buffer follow what the user takes in a round trip:
+// dynamic right-sizing (Fisk and Feng, 2001). Twice that much lets the sender's
+// slow start double.
+func (c *Conn) autotune(now clock.Time) {
+	rtt := time.Duration(c.rcv.rtt) * time.Microsecond
+	if c.rtt.min != 0 && (rtt == 0 || c.rtt.min < rtt) {
+		rtt = c.rtt.min
+	}
+	if rtt == 0 || now.Sub(c.rcv.tunedAt) < rtt {
+		return
+	}
+	if copied := c.rcv.read; copied > c.rcv.space {
+		if !c.opt.fixedReceive {
+			// A sender that still doubles sends as much more as the last round
+			// trip added.
+			want := 2*uint64(copied) + 16*uint64(c.rcv.mss)
+			want += 2 * want * uint64(copied-c.rcv.space) / uint64(max(1, c.rcv.space))
+			want = min(want, uint64(c.layer.cfg.ReceiveBufferMax))
+			if int(want) > c.rx.Limit() {
+				c.rx.SetLimit(int(want))
+			}
+		}
+		c.rcv.space = copied
+	}
+	c.rcv.read = 0
+	c.rcv.tunedAt = now
+}
+
+// tuneSend lets the send buffer hold two windows, so that the user can refill
+// it while the first is on its way.
+func (c *Conn) tuneSend() {
+	if c.opt.fixedSend {
+		return
+	}
+	want := min(2*int(max(c.cc.cwnd, uint32(c.layer.cfg.InitialWindow)))*int(c.snd.mss), c.layer.cfg.SendBufferMax)
+	if want > c.tx.Limit() {
+		c.tx.SetLimit(want)
+	}
+}
