@@ -26,6 +26,7 @@ var rooms = []struct {
 	{"stack/ring", []string{"stack/clock"}, "rings carry bytes, whoever's"},
 	{"stack/linktest", nil, "a wire that knew the stack could not judge it"},
 	{"stack/pcapng", nil, "a file format"},
+	{"stack/tcp", []string{"stack/clock", "stack/wire", "stack/ring"}, "segments and moments in, segments and a deadline out: no sockets, links or engines"},
 	{"stack", []string{"stack/clock", "stack/wire", "stack/ring"}, "the engine runs over any Link, without a card, root or kernel"},
 	{"bpf", nil, "the program and its tables are judged alone, by test runs"},
 	{"loader", []string{"bpf"}, "AF_XDP without a stack is useful alone, and is the floor that the benchmark measures"},
