@@ -22,7 +22,7 @@ type Packet struct {
 	ip   wire.IPv4
 	udp  wire.UDP
 	room []byte // of an answer that cannot be built in the frame
-	done bool   // answered in place: the frame is gone
+	done bool   // answered in place, so that the frame is gone, or no answer is wanted
 }
 
 // Src is who sent the datagram.
@@ -47,16 +47,24 @@ func (p *Packet) TTL() uint8 { return p.ip.TTL() }
 // TOS is the type-of-service byte: DSCP and ECN.
 func (p *Packet) TOS() uint8 { return p.ip.TOS() }
 
-// Room is Payload extended to the longest answer that Reply can send.
+// body is the payload, wherever the handler has let Payload point.
+func (p *Packet) body() []byte {
+	if p.room != nil {
+		return p.room[:len(p.udp)-wire.UDPLen]
+	}
+	return p.udp.Payload()
+}
+
+// Room is the payload extended to the longest answer that Reply can send.
 func (p *Packet) Room() []byte {
+	b := p.body()
 	if !p.inPlace() {
 		if p.room == nil {
 			if p.e.answerBuf == nil {
 				p.e.answerBuf = make([]byte, maxUDPPayload)
 			}
 			p.room = p.e.answerBuf
-			copy(p.room, p.Payload)
-			p.Payload = p.room[:len(p.Payload)]
+			p.Payload = p.room[:copy(p.room, b)]
 		}
 		return p.room
 	}
@@ -64,7 +72,7 @@ func (p *Packet) Room() []byte {
 	if p.e.rx.link == Link(p.e.loop) {
 		room = maxUDPPayload
 	}
-	return p.Payload[:max(len(p.Payload), min(cap(p.Payload), room))]
+	return b[:max(len(b), min(cap(b), room))]
 }
 
 // maxUDPPayload is the longest payload of a UDP datagram over IPv4.
@@ -81,19 +89,21 @@ func (p *Packet) fits(n int) bool {
 	return p.e.fitsPath(p.ip.Src(), wire.IPv4Len+wire.UDPLen+n)
 }
 
-// Echo answers with the payload as it came.
+// Echo answers with the payload as it came; a handler that wrote to it calls Reply. Behind Echo and Reply the frame is gone
+// and with it what p can tell. Nothing is sent where the sender's port is 0, which wants no answer (RFC 768).
 func (p *Packet) Echo() {
-	if !p.inPlace() || !p.fits(len(p.Payload)) {
-		p.ReplyWith(p.Payload)
+	b := p.body()
+	if !p.inPlace() || !p.fits(len(b)) {
+		p.ReplyWith(b)
 		return
 	}
 	if p.e.rx.sum == wire.ChecksumPartial {
-		p.Reply(len(p.Payload))
+		p.Reply(len(b))
 		return
 	}
 	// Addresses and ports only change places, so the checksum stays right.
 	p.udp.PutPorts(p.udp.DstPort(), p.udp.SrcPort())
-	p.sendInPlace(len(p.Payload))
+	p.sendInPlace(len(b))
 }
 
 // Reply answers with the first n bytes of Room, built in place: to the sender, from the address that it sent to. An n
@@ -103,7 +113,7 @@ func (p *Packet) Reply(n int) {
 		return
 	}
 	room := p.Room()
-	n = min(n, len(room))
+	n = max(0, min(n, len(room)))
 	if !p.inPlace() || !p.fits(n) {
 		p.ReplyWith(room[:n])
 		return
@@ -116,10 +126,20 @@ func (p *Packet) Reply(n int) {
 	p.sendInPlace(n)
 }
 
+// ttl and tos are those of the answer: the socket's, and where that has set no TOS the packet's without its congestion mark.
+func (p *Packet) ttl() uint8 { return uint8(p.h.d.ttl.Load()) }
+
+func (p *Packet) tos() uint8 {
+	if t := p.h.d.tos.Load(); t != 0 {
+		return uint8(t)
+	}
+	return p.ip.TOS() &^ 3
+}
+
 // sendInPlace turns the rest of the frame round.
 func (p *Packet) sendInPlace(n int) {
 	e := p.e
-	e.replyHeader(p.ip[:wire.IPv4Len+wire.UDPLen+n])
+	e.replyHeader(p.ip[:wire.IPv4Len+wire.UDPLen+n], p.ttl(), p.tos())
 	p.done = true
 	if r := e.sendBack(e.rx.frame[:e.rx.l3+wire.IPv4Len+wire.UDPLen+n], e.rx.src); r != NotDropped {
 		e.stats.TxDrops[r]++
@@ -140,7 +160,7 @@ func (p *Packet) ReplyWith(b []byte) {
 	if p.e.local(src).kind != localUnicast {
 		src = p.h.local
 	}
-	m := outgoing{src: src, dst: p.ip.Src(), port: p.udp.SrcPort(), ttl: defaultTTL, tos: p.ip.TOS() &^ 3}
+	m := outgoing{src: src, dst: p.ip.Src(), port: p.udp.SrcPort(), ttl: p.ttl(), tos: p.tos()}
 	if e.emitUDP(p.h, &m, b, new(cut)) == outFull {
 		e.refuse(DropTransmitFull)
 		return
@@ -152,7 +172,7 @@ func (p *Packet) ReplyWith(b []byte) {
 // handle calls a socket's handler with the packet in the frame.
 func (e *Engine) handle(h *half, ip wire.IPv4, u wire.UDP) DropReason {
 	p := &e.packet
-	*p = Packet{Payload: u.Payload(), e: e, h: h, ip: ip, udp: u}
+	*p = Packet{Payload: u.Payload(), e: e, h: h, ip: ip, udp: u, done: u.SrcPort() == 0}
 	h.counts.received++
 	h.counts.rxBytes += uint64(len(p.Payload))
 	h.handler(p)

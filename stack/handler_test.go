@@ -47,7 +47,7 @@ func forEachCase(t *testing.T, handler Handler, script func(h *host, c handlerCa
 				changes = append(changes, c.setup)
 			}
 			h := newHost(t, changes...)
-			h.handle("10.0.0.1:7", handler)
+			h.handlerSocket = h.handle("10.0.0.1:7", handler)
 			script(h, c)
 			require.Zero(t, h.Stats().Held)
 		})
@@ -219,6 +219,61 @@ func TestHandlerSeesThePacket(t *testing.T) {
 	require.Equal(t, uint64(1), i.Received)
 	require.Equal(t, uint64(5), i.RxBytes)
 	require.Zero(t, i.Sent)
+}
+
+// RFC 768: a source port of 0 says that no answer is wanted.
+func TestHandlerDoesNotAnswerPortZero(t *testing.T) {
+	forEachCase(t, func(p *Packet) { copy(p.Room(), "x"); p.ReplyWith([]byte("x")); p.Reply(1); p.Echo() }, func(h *host, c handlerCase) {
+		for _, f := range c.request(h, "hello, host") {
+			ip := f[len(f)-len(sent(f).ip()):]
+			if sent(f).ip().FragmentOffset() == 0 {
+				u := ip[sent(f).ip().HeaderLen():]
+				u[0], u[1], u[6], u[7] = 0, 0, 0, 0
+			}
+			h.peers[0].Inject(f)
+		}
+		h.wantIdle("no answer is wanted")
+		require.Equal(h.t, uint64(1), h.Stats().Delivered)
+	})
+}
+
+// The socket's TTL and TOS are those of the answers; without a TOS of its own it takes the question's.
+func TestHandlerAnswersWithTheSocketsOptions(t *testing.T) {
+	forEachCase(t, func(p *Packet) { p.ReplyWith([]byte("one")); p.Echo() }, func(h *host, c handlerCase) {
+		h.ask(c, "hello, host")
+		h.takeAny()
+		s := h.handlerSocket
+		s.SetTOS(0x28)
+		require.NoError(h.t, s.SetTTL(5))
+		for f := h.ask(c, "hello, host"); f != nil; f = h.takeAny() {
+			require.Equal(h.t, uint8(0x28), f.ip().TOS())
+			require.Equal(h.t, uint8(5), f.ip().TTL())
+		}
+	})
+}
+
+// Whatever a handler does to its Packet, what leaves is well-formed.
+func TestHandlerThatIsCareless(t *testing.T) {
+	for name, handler := range map[string]Handler{
+		"Payload cut, then Echo":       func(p *Packet) { p.Payload = p.Payload[4:]; p.Echo() },
+		"Payload cut, then Reply":      func(p *Packet) { p.Payload = p.Payload[4:]; p.Reply(len(p.Room())) },
+		"Payload nil, then Echo":       func(p *Packet) { p.Payload = nil; p.Echo() },
+		"Payload longer, then Echo":    func(p *Packet) { p.Payload = make([]byte, 5000); p.Echo() },
+		"Reply of less than nothing":   func(p *Packet) { p.Reply(-100) },
+		"Room, and then nothing":       func(p *Packet) { clear(p.Room()) },
+		"Room, Payload nil, then Echo": func(p *Packet) { p.Room(); p.Payload = nil; p.Echo() },
+		"Room when it has answered":    func(p *Packet) { p.Echo(); clear(p.Room()[:1]); p.Reply(5) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			forEachCase(t, handler, func(h *host, c handlerCase) {
+				for f := h.ask(c, "hello, host"); f != nil; f = h.takeAny() {
+					if !f.ip().IsFragment() && len(f.udp().Payload()) == 11 {
+						require.Equal(h.t, "hello, host", string(f.udp().Payload()))
+					}
+				}
+			})
+		})
+	}
 }
 
 // SetHandler switches between the handler and Read from one datagram to the next.

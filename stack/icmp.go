@@ -48,7 +48,7 @@ func (e *Engine) echo(p wire.IPv4, m wire.ICMP) DropReason {
 		return e.echoCopied(p, m)
 	}
 	makeEchoReply(m)
-	e.replyHeader(p)
+	e.replyHeader(p, defaultTTL, p.TOS()&^3)
 	return e.answer(e.rx.l3+len(p), e.rx.src)
 }
 
@@ -61,9 +61,9 @@ func makeEchoReply(m wire.ICMP) {
 }
 
 // replyHeader turns the header of a packet without options into its answer's, all but the length.
-func (e *Engine) replyHeader(p wire.IPv4) {
+func (e *Engine) replyHeader(p wire.IPv4, ttl, tos uint8) {
 	wire.PutIPv4(p, &wire.IPv4Fields{
-		TOS: p.TOS() &^ 3, TotalLength: len(p), DF: true, TTL: defaultTTL, Protocol: p.Protocol(), Src: p.Dst(), Dst: p.Src(),
+		TOS: tos, TotalLength: len(p), DF: true, TTL: ttl, Protocol: p.Protocol(), Src: p.Dst(), Dst: p.Src(),
 	})
 }
 

@@ -28,7 +28,8 @@ type host struct {
 	peers []*linktest.End // by queue
 	now   clock.Time
 
-	stalled bool // the card completes nothing: the engines never come to rest
+	handlerSocket *sock // of forEachCase
+	stalled       bool // the card completes nothing: the engines never come to rest
 }
 
 // A setup is what a script may want to be other than usual.
