@@ -29,7 +29,7 @@ type host struct {
 	now   clock.Time
 
 	handlerSocket *sock // of forEachCase
-	stalled       bool // the card completes nothing: the engines never come to rest
+	stalled       bool  // the card completes nothing: the engines never come to rest
 }
 
 // A setup is what a script may want to be other than usual.

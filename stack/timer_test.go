@@ -81,6 +81,38 @@ func TestTimersFireInOrder(t *testing.T) {
 	}
 }
 
+// One timer or a million: each fires once, in its tick.
+func TestTimersOfAnyNumber(t *testing.T) {
+	for _, n := range []int{1, 1000, 1_000_000} {
+		rng := rand.New(rand.NewPCG(1, 1))
+		var w wheel
+		w.advance(begin)
+		bells := make([]bell, n)
+		for i := range bells {
+			b := &bells[i]
+			b.timer.owner = b
+			b.due = begin.Add(time.Duration(rng.Int64N(int64(10 * time.Second))))
+			due := b.due
+			b.then = func(now clock.Time) {
+				if now < due || now > due+tick+clock.Time(20*time.Millisecond) {
+					t.Errorf("due at %d, fired at %d", due, now)
+				}
+			}
+			w.arm(&b.timer, due)
+		}
+		require.Equal(t, n, w.count)
+		for now := begin; now <= begin.Add(10*time.Second+20*time.Millisecond); now = now.Add(10 * time.Millisecond) {
+			w.advance(now)
+		}
+		for i := range bells {
+			if bells[i].rang == 0 {
+				t.Fatalf("timer %d of %d never fired", i, n)
+			}
+		}
+		require.Zero(t, w.count)
+	}
+}
+
 // What fires may arm itself and others, and stop others, the next in its slot among them.
 func TestTimersInTheirCallbacks(t *testing.T) {
 	var w wheel
