@@ -46,5 +46,7 @@ func (c *Conn) enterFinWait2(now clock.Time) {
 	c.setState(FinWait2)
 	if c.opt.orphan {
 		c.timer.keepAt = now.Add(c.layer.cfg.FinWait2)
+		return
 	}
+	c.armKeepAlive(now)
 }
