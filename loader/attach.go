@@ -150,8 +150,9 @@ type program struct {
 	tables *bpf.Tables
 }
 
-// loadProgram loads the XDP program with room for the given number of queues.
-func loadProgram(queues int) (*program, error) {
+// loadProgram loads the XDP program with room for the given number of queues. It takes the one for frames of several
+// buffers only where AF_XDP has such frames too: before, a driver would accept an MTU whose frames no socket gets.
+func loadProgram(kernel KernelVersion, queues int) (*program, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise the memlock limit, which kernels before 5.11 charge BPF to: %w; run as root or with CAP_SYS_RESOURCE", err)
 	}
@@ -160,7 +161,7 @@ func loadProgram(queues int) (*program, error) {
 		return nil, explainBPF(err)
 	}
 	p := &program{kind: bpf.Linear}
-	if frags {
+	if frags && !kernel.Before(scatterKernel) {
 		p.kind = bpf.Frags
 	}
 	spec, err := bpf.Spec(p.kind, queues)

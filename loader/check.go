@@ -74,9 +74,6 @@ func (f *Facts) kernel() Finding {
 	return Finding{Topic: "kernel", What: what}
 }
 
-// scatterKernel has XDP_USE_SG.
-var scatterKernel = KernelVersion{6, 6}
-
 func (f *Facts) btf() Finding {
 	if f.BTF {
 		return Finding{Topic: "BTF", What: "the kernel describes its types"}
@@ -218,12 +215,16 @@ func (f *Facts) mtu() Finding {
 		return Finding{"MTU", Fail, err.Error(), fmt.Sprintf("ip link set dev %s mtu 1500", c.Interface)}
 	}
 	what := fmt.Sprintf("%d bytes in frames of %d", c.MTU, g.chunkSize)
+	fix := fmt.Sprintf("ip link set dev %s mtu %d", c.Interface, largestLinear)
+	old := f.Kernel.Before(scatterKernel)
 	if !g.scatter() {
+		if old && c.MTU > largestLinear {
+			return Finding{"MTU", Warn, fmt.Sprintf("%s, for which drivers have no native XDP before Linux %s", what, scatterKernel), fix}
+		}
 		return Finding{Topic: "MTU", What: what}
 	}
 	what = fmt.Sprintf("%d bytes take several frames of %d", c.MTU, g.chunkSize)
-	fix := fmt.Sprintf("ip link set dev %s mtu %d", c.Interface, largestLinear)
-	if f.Kernel.Before(scatterKernel) {
+	if old {
 		return Finding{"MTU", Fail, fmt.Sprintf("%s, which needs Linux %s", what, scatterKernel), fix}
 	}
 	if c.Features.Known && !c.Features.MultiBuffer {

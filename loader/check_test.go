@@ -78,6 +78,7 @@ func TestFindings(t *testing.T) {
 		{"virtio queues", func(f *Facts) { f.Card.Driver, f.CPUs = "virtio_net", 8 }, "queues", Warn, "transmit queue for each processor", "ethtool -L eth0 combined 4"},
 		{"virtio, one queue", func(f *Facts) { f.Card.Driver, f.Card.RxQueues, f.Card.TxQueues = "virtio_net", 1, 1 }, "queues", OK, "", ""},
 		{"MTU of 3000", func(f *Facts) { f.Card.MTU = 3000 }, "MTU", OK, "3000 bytes in frames of 4096", ""},
+		{"MTU of 3800, old kernel", func(f *Facts) { f.Card.MTU, f.Kernel = 3800, KernelVersion{6, 1} }, "MTU", Warn, "no native XDP before Linux 6.6", "ip link set dev eth0 mtu 3506"},
 		{"jumbo", func(f *Facts) { f.Card.MTU = 9000 }, "MTU", OK, "9000 bytes take several frames of 4096", ""},
 		{"jumbo, old kernel", func(f *Facts) { f.Card.MTU, f.Kernel = 9000, KernelVersion{6, 1} }, "MTU", Fail, "needs Linux 6.6", "ip link set dev eth0 mtu 3506"},
 		{"jumbo, driver without", func(f *Facts) { f.Card.MTU, f.Card.Features.MultiBuffer = 9000, false }, "MTU", Warn, "driver does not do", "ip link set dev eth0 mtu 3506"},

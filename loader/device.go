@@ -102,7 +102,8 @@ func Open(c Config) (*Device, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := checkKernel(); err != nil {
+	kernel, err := runningKernel()
+	if err != nil {
 		return nil, err
 	}
 	card, err := openCard(c.Interface)
@@ -110,14 +111,14 @@ func Open(c Config) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{card: card, log: c.Logger.With("interface", c.Interface)}
-	if err := d.open(&c); err != nil {
+	if err := d.open(&c, kernel); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
 // open does Open's work; on failure the caller closes what is open.
-func (d *Device) open(c *Config) error {
+func (d *Device) open(c *Config, kernel KernelVersion) error {
 	attrs, err := d.card.attrs()
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (d *Device) open(c *Config) error {
 		Features: d.card.xdpFeatures(),
 	}
 	rx, _ := d.card.queueCounts(attrs)
-	if d.program, err = loadProgram(max(rx, attrs.NumRxQueues)); err != nil {
+	if d.program, err = loadProgram(kernel, max(rx, attrs.NumRxQueues)); err != nil {
 		return err
 	}
 	if d.xdp, d.info.Attach, err = d.card.attach(d.program, c.Interface, c.Attach, d.log); err != nil {
@@ -208,8 +209,8 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 		}
 	}
 	lc := linkConfig{
-		queue: number, mtu: g.mtu, target: g.frames - g.ring, limit: g.ring, busyPoll: q.busyPoll, join: q.socket.mode.scatter,
-		address: hardwareAddr(d.info.HardwareAddr), partial: d.info.PartialChecksums,
+		queue: number, mtu: g.mtu, target: g.frames - g.ring, limit: g.ring, busyPoll: q.busyPoll,
+		copies: !q.socket.mode.zeroCopy, join: q.socket.mode.scatter, address: hardwareAddr(d.info.HardwareAddr), partial: d.info.PartialChecksums,
 	}
 	if !canSend {
 		lc.limit = 0

@@ -12,6 +12,9 @@ type KernelVersion struct{ Major, Minor int }
 // leastKernel has bpf_link for XDP (5.9) and loads the XDP program (5.10).
 var leastKernel = KernelVersion{5, 10}
 
+// scatterKernel has AF_XDP frames of several buffers (XDP_USE_SG).
+var scatterKernel = KernelVersion{6, 6}
+
 // String is as in "6.1".
 func (v KernelVersion) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
@@ -38,19 +41,16 @@ func kernelRelease() (string, error) {
 	return unix.ByteSliceToString(name.Release[:]), nil
 }
 
-// checkKernel refuses a kernel that is too old.
-func checkKernel() error {
+// runningKernel is the kernel's version. It refuses one that is too old.
+func runningKernel() (KernelVersion, error) {
 	release, err := kernelRelease()
 	if err != nil {
-		return err
+		return KernelVersion{}, err
 	}
 	version, err := parseKernel(release)
-	if err != nil {
-		return err
-	}
-	if version.Before(leastKernel) {
-		return fmt.Errorf("%w: Linux %s is too old; kit needs %s, which detaches the XDP program when the process ends",
+	if err == nil && version.Before(leastKernel) {
+		err = fmt.Errorf("%w: Linux %s is too old; kit needs %s, which detaches the XDP program when the process ends",
 			ErrKernel, release, leastKernel)
 	}
-	return nil
+	return version, err
 }

@@ -54,7 +54,8 @@ type Link struct {
 	limit     uint32
 	maxFrame  uint32 // bytes of the longest frame to send
 	unkicked  bool   // frames are on the TX ring that the kernel was not told about with success
-	down      bool   // the last kick said that the interface is down
+	stalled   bool   // the last kick moved nothing, and another one at once would not either
+	copies    bool   // the kernel copies: a kick that succeeds has sent all
 	busyPoll  bool   // an empty Poll polls the card
 	askNAPI   bool   // whether busyPoll is of use is not known yet
 	counters  Counters
@@ -100,6 +101,7 @@ type linkConfig struct {
 	target   uint32 // chunks to hold ready for receiving
 	limit    uint32 // chunks that may be on their way out; 0: the link only receives
 	busyPoll bool
+	copies   bool // the kernel copies (XDP_COPY)
 	join     bool // frames of several buffers may arrive
 	address  [6]byte
 	partial  bool
@@ -112,7 +114,7 @@ func newLink(u *umem, r rings, bell doorbell, fd int, c linkConfig) (*Link, erro
 		rx: newConsumer(r.rx), fill: newProducer(r.fill), completion: newConsumer(r.completion),
 		base: u.base(), umem: u, chunkMask: u.chunkMask, lent: lentNothing,
 		target: c.target, limit: c.limit, maxFrame: uint32(min(uint64(c.mtu)+frameExtra, u.runBytes())),
-		busyPoll: c.busyPoll, askNAPI: c.busyPoll,
+		busyPoll: c.busyPoll, askNAPI: c.busyPoll, copies: c.copies,
 		bell: bell, address: c.address, partial: c.partial, queue: c.queue,
 	}
 	if c.limit > 0 {
@@ -364,13 +366,13 @@ func (l *Link) Flush() (pending bool) {
 	l.tx.publish()
 	for l.tx.needWakeup() {
 		before := l.tx.peer
-		again, retry := l.kicked(l.bell.transmit())
+		again, pending := l.kicked(l.bell.transmit())
 		if !again {
-			return retry
+			return pending
 		}
 		l.reap()
 		if l.tx.refresh(); l.tx.peer == before {
-			return true
+			return pending
 		}
 	}
 	l.unkicked = false
@@ -381,8 +383,15 @@ func (l *Link) Flush() (pending bool) {
 // pending is Flush's answer.
 func (l *Link) kicked(err error) (again, pending bool) {
 	l.counters.Kicks++
+	l.stalled = false
 	if err == nil {
-		l.unkicked, l.down = false, false
+		// Older kernels (6.1) say so too when the completion ring is full, and all do for a transmit queue that the card
+		// has no more.
+		if l.tx.refresh(); l.copies && l.tx.peer != l.tx.own {
+			l.stalled = true
+			return true, false
+		}
+		l.unkicked = false
 		return false, false
 	}
 	switch err {
@@ -397,7 +406,7 @@ func (l *Link) kicked(err error) (again, pending bool) {
 		return false, true
 	case unix.ENETDOWN:
 		l.counters.KickDown++
-		l.down = true
+		l.stalled = true
 	case unix.ENXIO, unix.ENODEV:
 		l.counters.KickFailed++
 		l.lost(err)

@@ -264,17 +264,35 @@ func TestFlushRepeatsWhileTheBudgetMovesFrames(t *testing.T) {
 	require.Zero(t, k.tx.ready(99))
 }
 
-// EAGAIN from a full completion ring repeats for ever unless completions are reaped first.
+// EAGAIN from a full completion ring repeats for ever unless completions are reaped first. Older kernels do not even say
+// so.
 func TestFlushReapsAFullCompletionRing(t *testing.T) {
-	l, k := newFake(t, fakeConfig{completion: 4})
-	for range 10 {
-		require.True(t, l.Send(l.Alloc()[:60]))
+	for _, quiet := range []bool{false, true} {
+		l, k := newFake(t, fakeConfig{completion: 4})
+		k.quiet = quiet
+		for range 10 {
+			require.True(t, l.Send(l.Alloc()[:60]))
+		}
+		require.False(t, l.Flush())
+		require.Zero(t, k.tx.ready(99))
+		l.Flush()
+		require.EqualValues(t, 10, l.Counters().Completions)
+		k.wantWhole(l)
 	}
+}
+
+// The card lost the transmit queue: sendto says that all is well and sends nothing. The engine may sleep, and each Flush
+// tries again.
+func TestFlushToAQueueThatIsNoMore(t *testing.T) {
+	l, k := newFake(t, fakeConfig{})
+	k.noQueue = true
+	require.True(t, l.Send(l.Alloc()[:60]))
+	require.False(t, l.Flush())
+	require.False(t, l.Flush())
+	require.Equal(t, 2, k.kicks)
+	k.noQueue = false
 	require.False(t, l.Flush())
 	require.Zero(t, k.tx.ready(99))
-	l.Flush()
-	require.EqualValues(t, 10, l.Counters().Completions)
-	k.wantWhole(l)
 }
 
 func TestFlushKicksOnlyWhenTold(t *testing.T) {

@@ -89,7 +89,7 @@ func Probe(name string) (*Facts, error) {
 	f.HugePages, f.HugePageSize = hugePages()
 	nodes, _ := filepath.Glob("/sys/devices/system/node/node[0-9]*")
 	f.Nodes = len(nodes)
-	f.Program, f.Socket = tryProgram(), trySocket()
+	f.Program, f.Socket = tryProgram(f.Kernel), trySocket()
 	if name == "" {
 		return f, nil
 	}
@@ -151,8 +151,8 @@ func hugePages() (free, size uint64) {
 }
 
 // tryProgram loads the XDP program and throws it away.
-func tryProgram() error {
-	p, err := loadProgram(1)
+func tryProgram(kernel KernelVersion) error {
+	p, err := loadProgram(kernel, 1)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (l *Link) Wait(timeout time.Duration) error {
 	l.counters.Sleeps++
 	for {
 		slice := lifeCheck
-		if l.unkicked && !l.down {
+		if l.unkicked && !l.stalled {
 			slice = kickCheck
 		}
 		if timeout > 0 {
