@@ -63,7 +63,7 @@ func TestSeeds(t *testing.T) {
 	require.Equal(t, port(1), port(1))
 	different := 0
 	for range 20 {
-		if port(0) != port(0) {
+		if one, another := port(0), port(0); one != another {
 			different++
 		}
 	}

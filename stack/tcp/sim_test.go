@@ -69,7 +69,6 @@ type end struct {
 	eof      bool
 	shutAt   bool // Shutdown was called
 	closed   bool
-	linger   bool // waits for the peer's end before Close
 	err      error
 	finished clock.Time
 	busyFor  clock.Time // when the pipe from here is free
