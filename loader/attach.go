@@ -154,7 +154,8 @@ type program struct {
 // buffers only where AF_XDP has such frames too: before, a driver would accept an MTU whose frames no socket gets.
 func loadProgram(kernel KernelVersion, queues int) (*program, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the memlock limit, which kernels before 5.11 charge BPF to: %w; run as root or with CAP_SYS_RESOURCE", err)
+		return nil, fmt.Errorf("raise the memlock limit, which kernels before 5.11 charge BPF to: %w; "+
+			"run as root or with CAP_SYS_RESOURCE", err)
 	}
 	frags, err := bpf.HaveFrags()
 	if err != nil {

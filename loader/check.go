@@ -95,7 +95,8 @@ func (f *Facts) capabilities() Finding {
 		name string
 		has  bool
 	}{
-		{"CAP_NET_ADMIN", c.NetAdmin}, {"CAP_NET_RAW", c.NetRaw}, {"CAP_BPF", c.BPF || c.SysAdmin}, {"CAP_PERFMON", c.Perfmon || c.SysAdmin},
+		{"CAP_NET_ADMIN", c.NetAdmin}, {"CAP_NET_RAW", c.NetRaw},
+		{"CAP_BPF", c.BPF || c.SysAdmin}, {"CAP_PERFMON", c.Perfmon || c.SysAdmin},
 	} {
 		if !need.has {
 			missing = append(missing, need.name)
@@ -134,7 +135,8 @@ func (f *Facts) memlock() Finding {
 	if f.Capabilities.IPCLock || f.Memlock >= need {
 		return Finding{Topic: "locked memory", What: fmt.Sprintf("%d MiB of packet memory may be locked", need>>20)}
 	}
-	return Finding{"locked memory", Fail, fmt.Sprintf("the limit is %d KiB, the packet memory takes %d KiB", f.Memlock>>10, need>>10),
+	return Finding{"locked memory", Fail,
+		fmt.Sprintf("the limit is %d KiB, the packet memory takes %d KiB", f.Memlock>>10, need>>10),
 		"ulimit -l unlimited (LimitMEMLOCK=infinity in a systemd unit), or give CAP_IPC_LOCK"}
 }
 
@@ -259,7 +261,8 @@ func (c *CardFacts) offloads() []Finding {
 	}
 	what := "none that hurt"
 	if partialChecksums(c.Driver, AttachNative) {
-		what = "the other end's kernel leaves UDP and TCP checksums unfinished, which kit accepts; ethtool -K on the other end with tx off finishes them"
+		what = "the other end's kernel leaves UDP and TCP checksums unfinished, which kit accepts; " +
+			"ethtool -K on the other end with tx off finishes them"
 	}
 	return []Finding{{Topic: "offloads", What: what}}
 }

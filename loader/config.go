@@ -156,7 +156,8 @@ func (c *Config) plan(deviceMTU int) (geometry, error) {
 	}
 	g.runLength = (uint32(g.mtu) + frameExtra + g.chunkSize - 1) / g.chunkSize
 	if g.runLength > mostPieces {
-		return g, fmt.Errorf("%w: a packet of %d bytes takes %d frames of %d bytes, the kernel sends at most %d together; use a frame size of %d",
+		return g, fmt.Errorf("%w: a packet of %d bytes takes %d frames of %d bytes, the kernel sends at most %d together; "+
+			"use a frame size of %d",
 			ErrMTU, g.mtu, g.runLength, g.chunkSize, mostPieces, largeFrame)
 	}
 	if g.runLength > 1 {

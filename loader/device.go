@@ -124,7 +124,8 @@ func (d *Device) open(c *Config, kernel KernelVersion) error {
 		return err
 	}
 	if attrs.EncapType != ethernetType {
-		return fmt.Errorf("%w: %s does not carry Ethernet frames (%s); choose an Ethernet interface", ErrConfig, c.Interface, attrs.EncapType)
+		return fmt.Errorf("%w: %s does not carry Ethernet frames (%s); choose an Ethernet interface",
+			ErrConfig, c.Interface, attrs.EncapType)
 	}
 	g, err := c.plan(attrs.MTU)
 	if err != nil {
@@ -210,7 +211,8 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 	}
 	lc := linkConfig{
 		queue: number, mtu: g.mtu, target: g.frames - g.ring, limit: g.ring, busyPoll: q.busyPoll,
-		copies: !q.socket.mode.zeroCopy, join: q.socket.mode.scatter, address: hardwareAddr(d.info.HardwareAddr), partial: d.info.PartialChecksums,
+		copies: !q.socket.mode.zeroCopy, join: q.socket.mode.scatter,
+		address: hardwareAddr(d.info.HardwareAddr), partial: d.info.PartialChecksums,
 	}
 	if !canSend {
 		lc.limit = 0
@@ -230,7 +232,8 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 func (d *Device) preferBusyPoll(q *queue) error {
 	if q.socket.mode.zeroCopy && d.info.Driver == virtioDriver {
 		// The kernel leaves the wakeup for sending out when it polls (xsk_no_wakeup), and polls what receives only.
-		return fmt.Errorf("%s sends from another NAPI instance than it receives on: with zero-copy, frames would wait; use copy mode", virtioDriver)
+		return fmt.Errorf("%s sends from another NAPI instance than it receives on: with zero-copy, frames would wait; "+
+			"use copy mode", virtioDriver)
 	}
 	if err := q.socket.preferBusyPoll(); err != nil {
 		return err
@@ -295,7 +298,8 @@ func (d *Device) noMode(c *Config, g geometry) error {
 	if g.chunkSize < largeFrame && g.longest <= largeFrame-headroom {
 		hint = fmt.Sprintf("use a frame size of %d, or %s", largeFrame, hint)
 	}
-	return fmt.Errorf("%w: frames of %d bytes take several buffers of %d, which needs Linux 6.6; %s", ErrMTU, g.longest, g.chunkSize, hint)
+	return fmt.Errorf("%w: frames of %d bytes take several buffers of %d, which needs Linux %s; %s",
+		ErrMTU, g.longest, g.chunkSize, scatterKernel, hint)
 }
 
 // info describes the queue.

@@ -15,8 +15,9 @@
 // ends, the kernel takes the program off and sees all traffic again. [Check] tells beforehand what stands in the way.
 //
 // It takes CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON (the verifier's leave for pointer arithmetic), and
-// CAP_IPC_LOCK or a memlock limit that the packet memory fits in. It takes Linux 5.10, where BPF counts against that limit too (until
-// 5.11), and 6.6 for frames longer than a buffer (an MTU above 3822). The interface is looked for in the network namespace of the calling thread, and stays that one.
+// CAP_IPC_LOCK or a memlock limit that the packet memory fits in. It takes Linux 5.10, where BPF counts against that limit
+// too (until 5.11), and 6.6 for frames longer than a buffer (an MTU above 3822). The interface is looked for in the network
+// namespace of the calling thread, and stays that one.
 //
 // # A link
 //

@@ -255,7 +255,8 @@ func (l *Link) offset(frame []byte) uint64 {
 
 // Send queues a frame: one from Alloc, or the one that Poll is lending, either of them resliced. The link then owns it.
 // It reports false and counts when it refuses: no room (a lent frame only), shorter than an Ethernet header, longer
-// than the MTU allows, not a frame that the owner has. A refused frame from Alloc goes back to the pool; a lent one stays lent.
+// than the MTU allows, not a frame that the owner has. A refused frame from Alloc goes back to the pool; a lent one stays
+// lent.
 func (l *Link) Send(frame []byte) bool {
 	offset := l.offset(frame)
 	chunk := offset &^ l.chunkMask

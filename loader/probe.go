@@ -41,7 +41,7 @@ type Facts struct {
 
 // Capabilities are those of a process (capabilities(7)) that matter here.
 type Capabilities struct {
-	NetAdmin, NetRaw, BPF, Perfmon, SysAdmin, IPCLock, SysResource bool
+	NetAdmin, NetRaw, BPF, Perfmon, SysAdmin, IPCLock bool
 }
 
 // CardFacts are what matters of an interface.
@@ -113,8 +113,8 @@ func capabilities() (Capabilities, error) {
 	}
 	has := func(c int) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
 	return Capabilities{
-		NetAdmin: has(unix.CAP_NET_ADMIN), NetRaw: has(unix.CAP_NET_RAW), BPF: has(unix.CAP_BPF), Perfmon: has(unix.CAP_PERFMON), SysAdmin: has(unix.CAP_SYS_ADMIN),
-		IPCLock: has(unix.CAP_IPC_LOCK), SysResource: has(unix.CAP_SYS_RESOURCE),
+		NetAdmin: has(unix.CAP_NET_ADMIN), NetRaw: has(unix.CAP_NET_RAW), BPF: has(unix.CAP_BPF),
+		Perfmon: has(unix.CAP_PERFMON), SysAdmin: has(unix.CAP_SYS_ADMIN), IPCLock: has(unix.CAP_IPC_LOCK),
 	}, nil
 }
 
