@@ -286,7 +286,7 @@ func (c *Conn) establish(now clock.Time, s *Segment) {
 	c.armKeepAlive(now)
 	c.cc.undoMarker = c.snd.una
 	c.cc.highSeq = c.snd.una
-	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.nxt, now
+	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.adv, now
 }
 
 // heard notes that the peer is alive.

@@ -48,7 +48,8 @@ func (c *Conn) begin(now clock.Time, iss Seq) {
 	c.rtt.init(cfg)
 	c.timer.progressAt = now
 	c.rcv.scale = windowScaleFor(max(cfg.ReceiveBufferMax, c.rx.Limit()), cfg.WindowScale)
-	c.rcv.space = uint32(c.rx.Limit())
+	// What a sender's first window brings is no reason for a larger buffer.
+	c.rcv.space = uint32(min(c.rx.Limit(), cfg.InitialWindow*int(c.announcedMSS())))
 	c.ack.quick = uint8(cfg.QuickACKs)
 	c.setMSS()
 }

@@ -42,12 +42,13 @@ func (c *Conn) receive(now clock.Time, s *Segment) {
 		c.keepRange(seq, seq.Add(len(p)))
 		return
 	}
-	c.advance(now, len(p))
+	c.advance(len(p))
+	c.measureReceiver(now, s)
 }
 
 // advance commits n bytes that were put at RCV.NXT, and what had arrived behind
 // them before.
-func (c *Conn) advance(now clock.Time, n int) {
+func (c *Conn) advance(n int) {
 	c.rcv.nxt = c.rcv.nxt.Add(n)
 	if h := c.holes; h != nil {
 		// RFC 5681 section 4.2: an ACK at once for what fills a gap.
@@ -57,7 +58,6 @@ func (c *Conn) advance(now clock.Time, n int) {
 	c.rx.Commit(n)
 	c.count.received += uint64(n)
 	c.events |= Readable
-	c.measureReceiver(now)
 	if c.rcv.urgent && !c.rcv.up.After(c.rcv.nxt) {
 		c.rcv.urgent = false
 	}

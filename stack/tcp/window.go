@@ -42,21 +42,34 @@ func (c *Conn) windowUpdateDue() bool {
 	return free >= 2*now && int32(free-now) >= c.goodStep()
 }
 
-// measureReceiver estimates the round trip as a receiver can: the time in which
-// one window's worth of bytes arrives, for it was sent upon the ACK of the one before.
-func (c *Conn) measureReceiver(now clock.Time) {
+// measureReceiver estimates the round trip as a receiver can: by the timestamp
+// that a full segment echoes, or by the time in which one window's worth of
+// bytes arrives, for it was sent upon the ACK of the one before.
+func (c *Conn) measureReceiver(now clock.Time, s *Segment) {
+	if ts := &s.Options.Timestamp; c.ts.on && ts.Ecr != 0 {
+		// An idle sender echoes late, so that only the least counts much.
+		if ticks := c.timestamp(now) - ts.Ecr; len(s.Payload) >= int(c.rcv.mss) && ticks-1 < 1<<20 {
+			c.sampleReceiver(ticks * 1000)
+		}
+		return
+	}
 	if c.rcv.nxt.Before(c.rcv.rttSeq) {
 		return
 	}
-	if c.rcv.rttSeq != c.rcv.irs && c.rcv.rttAt != clock.Never {
-		us := uint32(min(max(now.Sub(c.rcv.rttAt)/time.Microsecond, 1), 1<<30))
-		if c.rcv.rtt == 0 || us < c.rcv.rtt {
-			c.rcv.rtt = us
-		} else {
-			c.rcv.rtt += (us - c.rcv.rtt) / 8
-		}
+	if c.rcv.rttAt != clock.Never {
+		c.sampleReceiver(uint32(min(max(now.Sub(c.rcv.rttAt)/time.Microsecond, 1), 1<<30)))
 	}
-	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.nxt+Seq(c.rcvWnd()), now
+	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.adv, now
+}
+
+// sampleReceiver takes a round trip in µs: a lesser one at once, a greater one
+// slowly.
+func (c *Conn) sampleReceiver(us uint32) {
+	if c.rcv.rtt == 0 || us < c.rcv.rtt {
+		c.rcv.rtt = us
+		return
+	}
+	c.rcv.rtt += (us - c.rcv.rtt) / 8
 }
 
 // autotune makes the receive buffer follow what the user takes in a round trip:
@@ -64,8 +77,8 @@ func (c *Conn) measureReceiver(now clock.Time) {
 // slow start double.
 func (c *Conn) autotune(now clock.Time) {
 	rtt := time.Duration(c.rcv.rtt) * time.Microsecond
-	if c.rtt.min != 0 && (rtt == 0 || c.rtt.min < rtt) {
-		rtt = c.rtt.min
+	if rtt == 0 {
+		rtt = c.rtt.srtt
 	}
 	if rtt == 0 || now.Sub(c.rcv.tunedAt) < rtt {
 		return
