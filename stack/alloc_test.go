@@ -37,7 +37,7 @@ func newQuiet(t testing.TB, changes ...func(*setup)) *quiet {
 	for range 2048 {
 		q.link.tx = append(q.link.tx, make([]byte, 1522))
 	}
-	q.e.link = q.link
+	q.e.link, h.hosed = q.link, true
 	return q
 }
 
@@ -179,6 +179,16 @@ func TestNothingAllocates(t *testing.T) {
 			out[n].Buf = []byte(pattern(5000))
 		}
 		wantNoAllocs(t, "in fragments", send)
+	})
+	t.Run("wait for a neighbour", func(t *testing.T) {
+		q, s := bound(t)
+		out := []Message{{Buf: []byte(pattern(1000)), Addr: ap("10.0.0.77:9")}}
+		wantNoAllocs(t, "in place of the oldest", func() {
+			_, err := s.Write(out)
+			require.NoError(t, err)
+			q.step(0)
+		})
+		require.Equal(t, uint64(64), q.Stats().Waiting)
 	})
 	t.Run("ping", func(t *testing.T) {
 		q := newQuiet(t)

@@ -14,7 +14,7 @@ type dest struct {
 	gen     uint32 // of the engine's view of routes and addresses
 	kind    destKind
 	mtu     int
-	source  wire.Addr // preferred source address
+	source  wire.Addr // of what a socket of another interface broadcasts here
 	neigh   *neighbour
 	inside  *Engine
 	expires clock.Time // of a path MTU
@@ -69,17 +69,17 @@ func (e *Engine) fillDest(d *dest) {
 	d.mtu = e.mtu
 	switch la := e.local(d.addr); {
 	case la != nil && la.kind == localUnicast:
-		d.kind, d.mtu, d.source = destLocal, loopbackMTU, d.addr
+		d.kind, d.mtu = destLocal, loopbackMTU
 		return
 	case la != nil || d.addr.IsBroadcast():
 		d.kind, d.hw, d.source = destGroup, wire.HardwareBroadcast, e.sourceFor(d.addr)
 		return
 	case d.addr.IsMulticast():
-		d.kind, d.hw, d.source = destGroup, d.addr.MulticastHardwareAddr(), e.sourceFor(d.addr)
+		d.kind, d.hw = destGroup, d.addr.MulticastHardwareAddr()
 		return
 	}
 	if i := e.stack.ownerOf(d.addr); i != nil {
-		d.kind, d.mtu, d.source, d.inside = destInside, loopbackMTU, e.sourceFor(d.addr), i.engine(uint32(e.queue))
+		d.kind, d.mtu, d.inside = destInside, loopbackMTU, i.engine(uint32(e.queue))
 		return
 	}
 	r, ok := e.iface.routes.lookup(d.addr)
@@ -100,9 +100,6 @@ func (e *Engine) fillDest(d *dest) {
 	hop := d.addr
 	if r.gateway != 0 {
 		hop = r.gateway
-	}
-	if d.source = r.source; d.source == 0 {
-		d.source = e.sourceFor(hop)
 	}
 	if d.neigh = e.neighbour(hop); d.neigh == nil {
 		d.kind, d.gen = destTableFull, e.gen-1 // look again next time

@@ -51,7 +51,7 @@ const (
 
 // outgoing is an outRecord as read.
 type outgoing struct {
-	src, dst wire.Addr // src 0: what the route prefers
+	src, dst wire.Addr // src 0: the interface's own that fits best
 	port     uint16
 	ttl, tos uint8
 }

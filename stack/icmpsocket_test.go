@@ -116,6 +116,10 @@ func TestICMPSocketSendsOnlyRequests(t *testing.T) {
 	h.wantIdle("nothing of it")
 	require.NoError(t, s.write(request(1, pattern(65507)), "10.0.0.2:0"))
 	h.wantRest(0)
+	require.NoError(t, s.write(request(1, pattern(1472)), "10.0.0.2:0"))
+	require.True(t, h.take(0).ip().DF(), "1500 bytes are one packet")
+	require.NoError(t, s.write(request(1, pattern(1473)), "10.0.0.2:0"))
+	h.wantFragments(1480, 1)
 	require.Equal(t, syscall.EOPNOTSUPP, s.SetHandler(func(*Packet) {}))
 }
 

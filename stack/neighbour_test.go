@@ -213,6 +213,26 @@ func TestSharedNeighbourWithVLANs(t *testing.T) {
 	require.Equal(t, []uint16{5, 6}, h.iface.Neighbours()[0].VLANs)
 }
 
+// In a table that is full the one entry that nobody needs is found, wherever it stands.
+func TestNeighbourEvictionLooksFarEnough(t *testing.T) {
+	for n := range 30 {
+		h := newHost(t, strange, func(s *setup) { s.Limits.Neighbours = 40; s.Seed = uint64(n + 1) })
+		s := h.bind("10.0.0.1:7")
+		for n := range 40 {
+			ip := netip.AddrFrom4([4]byte{10, 0, 0, byte(10 + n)})
+			h.iface.SetNeighbour(entry(ip.String(), peerMAC, NeighbourReachable))
+			if n != 17 {
+				s.writes("x", netip.AddrPortFrom(ip, 9).String())
+			}
+		}
+		for h.take(0) != nil {
+		}
+		s.writes("x", "10.0.0.2:9")
+		h.want(askPeer)
+		require.NotContains(t, h.iface.engines[0].neighbours, addr("10.0.0.27"))
+	}
+}
+
 // Names of states are those of ip-neighbour(8).
 func TestNeighbourStateNames(t *testing.T) {
 	var names []string

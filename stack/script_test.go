@@ -29,6 +29,7 @@ type host struct {
 	now   clock.Time
 
 	handlerSocket *sock // of forEachCase
+	hosed         bool  // a hose is in the wire's place
 	stalled       bool  // the card completes nothing: the engines never come to rest
 }
 
@@ -71,7 +72,7 @@ func newHost(t testing.TB, changes ...func(*setup)) *host {
 	var err error
 	h.iface, err = h.AddInterface(s.InterfaceConfig)
 	require.NoError(t, err)
-	t.Cleanup(func() { h.wantSums() })
+	t.Cleanup(func() { h.wantSums(); h.wantFrames() })
 	if !s.loud {
 		h.settle()
 		h.wait(3 * time.Second)
@@ -246,6 +247,22 @@ func (h *host) wantIdle(why string) {
 func (h *host) wantSums() {
 	h.t.Helper()
 	wantSums(h.t, h.Stack)
+}
+
+// wantFrames wants the counters of frames to be what the cards saw.
+func (h *host) wantFrames() {
+	h.t.Helper()
+	var in, out uint64
+	for _, w := range h.wires {
+		s := w.End(0).Stats()
+		in += s.Received
+		out += s.Sent + s.Unsendable
+	}
+	if s := h.Stats(); in > 0 && !h.stalled && !h.hosed {
+		require.Equal(h.t, in, s.RxFrames)
+		require.Equal(h.t, out, s.TxFrames)
+		require.Greater(h.t, s.RxBytes, 13*in/2)
+	}
 }
 
 func wantSums(t testing.TB, s *Stack) {
