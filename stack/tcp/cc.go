@@ -17,8 +17,9 @@ const minCwnd = 2
 // a connection's is in its control. All windows are in segments.
 type congestion interface {
 	name() string
-	// acked grows cwnd upon an ACK for new data outside of recovery.
-	acked(c *Conn, now clock.Time, e *ackEvent)
+	// acked grows cwnd upon an ACK for new data outside of recovery: n segments
+	// arrived, and the last of them took rtt, 0 where that is not known.
+	acked(c *Conn, now clock.Time, n uint32, rtt time.Duration)
 	// reduced returns ssthresh after congestion.
 	reduced(c *Conn, now clock.Time) uint32
 	// undone takes back what reduced remembered.

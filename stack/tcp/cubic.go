@@ -32,14 +32,13 @@ func (cubic) name() string { return "cubic" }
 
 // acked is slow start with HyStart++ (RFC 9438 section 4.10) and the three regions
 // of section 4.2 to 4.5.
-func (cubic) acked(c *Conn, now clock.Time, e *ackEvent) {
+func (cubic) acked(c *Conn, now clock.Time, n uint32, rtt time.Duration) {
 	cc := &c.cc
 	if !cc.limitedNow {
 		return
 	}
-	acked := e.delivered()
 	if cc.slowStart() {
-		if acked = c.hystart(now, e); acked == 0 {
+		if n = c.hystart(n, rtt); n == 0 {
 			return
 		}
 	}
@@ -52,14 +51,14 @@ func (cubic) acked(c *Conn, now clock.Time, e *ackEvent) {
 	if s.wEst >= s.prior {
 		alpha = 1 // section 4.3: as fast as Reno once it is where it was
 	}
-	s.wEst += alpha * float64(acked) / float64(cc.cwnd)
+	s.wEst += alpha * float64(n) / float64(cc.cwnd)
 	target = max(target, s.wEst) // the Reno-friendly region
 	// (target - cwnd) / cwnd for each segment acknowledged, section 4.4.
 	per := uint32(100 * cc.cwnd)
 	if grow := target - float64(cc.cwnd); grow > 0 {
 		per = uint32(min(float64(per), float64(cc.cwnd)/grow))
 	}
-	cc.growBy(max(per, 2), acked)
+	cc.growBy(max(per, 2), n)
 }
 
 // begin starts an epoch of congestion avoidance (RFC 9438 section 4.2).

@@ -1,10 +1,6 @@
 package tcp
 
-import (
-	"time"
-
-	"kitnet.dev/kit/stack/clock"
-)
+import "time"
 
 // Constants of RFC 9406 section 4.3.
 const (
@@ -31,11 +27,10 @@ type hystartState struct {
 }
 
 // hystart grows cwnd in slow start and leaves it when round trips grow, before
-// there is loss (RFC 9406 section 4.2). It returns the segments left for
-// congestion avoidance.
-func (c *Conn) hystart(now clock.Time, e *ackEvent) uint32 {
+// there is loss (RFC 9406 section 4.2), upon an ACK for that many segments. It returns
+// how many of them are left for congestion avoidance.
+func (c *Conn) hystart(acked uint32, rtt time.Duration) uint32 {
 	cc, h := &c.cc, &c.cc.algorithm.hystart
-	acked := e.delivered()
 	if !c.layer.cfg.HyStart {
 		return cc.growSlow(acked)
 	}
@@ -50,9 +45,9 @@ func (c *Conn) hystart(now clock.Time, e *ackEvent) uint32 {
 			}
 		}
 	}
-	if e.late > 0 {
-		if h.current == hystartUnmeasured || e.late < h.current {
-			h.current = e.late
+	if rtt > 0 {
+		if h.current == hystartUnmeasured || rtt < h.current {
+			h.current = rtt
 		}
 		if h.samples < 255 {
 			h.samples++

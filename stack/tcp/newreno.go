@@ -12,18 +12,17 @@ type newReno struct{}
 func (newReno) name() string { return "newreno" }
 
 // acked is slow start and congestion avoidance (RFC 5681 section 3.1).
-func (newReno) acked(c *Conn, now clock.Time, e *ackEvent) {
+func (newReno) acked(c *Conn, _ clock.Time, n uint32, rtt time.Duration) {
 	cc := &c.cc
 	if !cc.limitedNow {
 		return
 	}
-	acked := e.delivered()
 	if cc.slowStart() {
-		if acked = c.hystart(now, e); acked == 0 {
+		if n = c.hystart(n, rtt); n == 0 {
 			return
 		}
 	}
-	cc.growBy(cc.cwnd, acked)
+	cc.growBy(cc.cwnd, n)
 }
 
 // reduced is half of what is in flight (RFC 5681 section 3.1, equation 4; cwnd

@@ -33,7 +33,7 @@ func (c *Conn) recover(now clock.Time, s *Segment, e *ackEvent) {
 	}
 	if e.advanced && e.delivered() > 0 {
 		c.cc.limitedNow = e.limited
-		c.opt.congestion.acked(c, now, e)
+		c.opt.congestion.acked(c, now, e.delivered(), e.late)
 	}
 }
 
