@@ -48,6 +48,7 @@ func (c *Conn) arrivesSynSent(now clock.Time, s *Segment) {
 	}
 	c.takeSYN(now, s)
 	c.takeSYNOptions(now, s)
+	c.rcv.adv = c.rcv.nxt + Seq(c.synWindow()) // as our SYN announced it
 	c.snd.wl1, c.snd.wl2 = s.Seq, s.Ack
 	if !s.has(ACK) {
 		// Simultaneous open: <SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>.

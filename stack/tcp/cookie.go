@@ -157,7 +157,7 @@ func (c *Conn) AcceptCookie(now clock.Time, s *Segment) bool {
 		c.rcv.scale = cookieScale
 	}
 	c.snd.nxt = s.Ack
-	c.rcv.adv = c.rcv.nxt + Seq(min(c.freeReceive(), 65535))
+	c.rcv.adv = c.rcv.nxt + Seq(c.synWindow())
 	c.state = SynReceived
 	l.stats.PassiveOpens++
 	c.arrivesOtherwise(now, s)

@@ -72,13 +72,15 @@ func (c *Conn) emitRST(out Output) bool {
 	return true
 }
 
-// emitSYN sends the SYN or the SYN-ACK. Its window is not scaled (RFC 7323 section
+// synWindow is the window of a SYN, which is never scaled (RFC 7323 section
 // 2.2).
+func (c *Conn) synWindow() uint16 { return uint16(min(c.freeReceive(), 65535)) }
+
+// emitSYN sends the SYN or the SYN-ACK.
 func (c *Conn) emitSYN(now clock.Time, out Output) bool {
 	s := &c.layer.out
 	*s = Segment{Seq: c.snd.iss, Flags: SYN, Options: c.synOptions(now)}
-	window := uint16(min(c.freeReceive(), 65535))
-	s.Window = window
+	s.Window = c.synWindow()
 	if c.state == SynReceived {
 		s.Flags |= ACK
 		s.Ack = c.rcv.nxt
@@ -98,7 +100,7 @@ func (c *Conn) emitSYN(now clock.Time, out Output) bool {
 	c.snd.nxt = c.snd.iss + 1
 	if c.state == SynReceived {
 		c.acked()
-		c.rcv.adv = c.rcv.nxt + Seq(window)
+		c.rcv.adv = c.rcv.nxt + Seq(s.Window)
 	}
 	c.due.syn = false
 	c.armRTO(now)

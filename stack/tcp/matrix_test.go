@@ -17,9 +17,11 @@ type cell struct {
 	err   Error
 }
 
-func to(s State, sends ...wire.TCPFlags) cell       { return cell{sends, s, None} }
-func dies(e Error, sends ...wire.TCPFlags) cell     { return cell{sends, Closed, e} }
-func stays(sends ...wire.TCPFlags) func(State) cell { return func(s State) cell { return to(s, sends...) } }
+func to(s State, sends ...wire.TCPFlags) cell   { return cell{sends, s, None} }
+func dies(e Error, sends ...wire.TCPFlags) cell { return cell{sends, Closed, e} }
+func stays(sends ...wire.TCPFlags) func(State) cell {
+	return func(s State) cell { return to(s, sends...) }
+}
 
 // ready are the makers of a connection in each state in which one exists.
 var ready = map[State]func(*testing.T, ...setup) *script{
