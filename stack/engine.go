@@ -11,7 +11,8 @@ import (
 )
 
 // Engine is one queue's worth of stack: one goroutine owns all of its state. Others reach it by do, by the sockets' rings and
-// by the inboxes. Nothing in Step allocates, locks or reads the clock once tables and rings have their size.
+// by the inboxes. Nothing in Step allocates or reads the clock once tables and rings have their size, and it locks only where
+// it runs calls, wakes somebody, or looks a destination up that it has not kept (dest.go).
 type Engine struct {
 	stack  *Stack
 	iface  *Interface
@@ -75,7 +76,7 @@ type Engine struct {
 	hasCalls atomic.Bool
 	callMu   sync.Mutex
 	calls    []call
-	running  bool // under callMu
+	running  bool // under callMu; the engine's goroutine, which alone ends it, reads it without
 	stopping atomic.Bool
 	done     chan struct{}
 }
@@ -300,13 +301,14 @@ func (e *Engine) failed(err error) {
 	}
 }
 
-// halt makes do run its calls itself from now on.
+// halt makes do run its calls itself from now on. The last ones that were left to the engine run under the lock, as those
+// that come now do: the engine has one owner at a time.
 func (e *Engine) halt() {
 	e.callMu.Lock()
+	defer e.callMu.Unlock()
 	e.running = false
 	cs := e.calls
 	e.calls = nil
-	e.callMu.Unlock()
 	for _, c := range cs {
 		c.f()
 		if c.done != nil {
@@ -345,6 +347,6 @@ func (e *Engine) scratchBuffer() []byte {
 // queueStats is called on the engine.
 func (e *Engine) queueStats() QueueStats {
 	return QueueStats{
-		Queue: e.queue, Running: e.done != nil && !e.stopping.Load(), Sleeping: e.asleep.Load(), Steps: e.steps, Sockets: e.sockets, Stats: e.stats,
+		Queue: e.queue, Running: e.running && !e.stopping.Load(), Sleeping: e.asleep.Load(), Steps: e.steps, Sockets: e.sockets, Stats: e.stats,
 	}
 }
