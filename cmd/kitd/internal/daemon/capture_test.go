@@ -56,7 +56,7 @@ func TestCaptureText(t *testing.T) {
 func TestCaptureDrops(t *testing.T) {
 	r := start(t, map[string][]string{"serve": {"udp-echo=:7"}}, nil)
 	d := r.dial(4000)
-	out, _ := r.captured(control.CaptureRequest{Format: control.FormatText, Drops: true, Count: 1}, func() {
+	out, _ := r.captured(control.CaptureRequest{Format: control.FormatText, Drops: true, Filter: "udp", Count: 1}, func() {
 		r.send(d, 7, "answered")
 		r.send(d, 6, "nobody there")
 	})

@@ -60,12 +60,14 @@ type Daemon struct {
 	sampled atomic.Int64 // when the engines last answered, in nanoseconds since started
 	serving atomic.Bool
 	gone    chan error // the card failed for good
+	// conflicts are sentences to be logged.
+	conflicts chan string
 }
 
 // Run holds the card and serves until ctx ends, which is an orderly stop and no
 // error, or until the card is gone.
 func Run(ctx context.Context, o Options) error {
-	d := &Daemon{options: o, log: o.Log, started: time.Now(), gone: make(chan error, 1)}
+	d := &Daemon{options: o, log: o.Log, started: time.Now(), gone: make(chan error, 1), conflicts: make(chan string, 16)}
 	d.config.Store(o.Config)
 	d.rates.Store(new(control.Rates))
 	listener, err := control.Listen(o.Config.Control)
@@ -209,6 +211,8 @@ func (d *Daemon) wait(ctx context.Context, failed <-chan error) error {
 			return fmt.Errorf("%s carries nothing any more: %w; start kitd again when the card is back", d.config.Load().Interface, err)
 		case err := <-failed:
 			return fmt.Errorf("kitd can't be asked any more: %w", err)
+		case sentence := <-d.conflicts:
+			d.log.Warn(sentence)
 		case <-d.options.Hangup:
 			d.reload()
 		case <-tick.C:

@@ -57,11 +57,15 @@ func (t *troubles) sentences() []string {
 	return list
 }
 
-// conflict is told on an engine that another host claims an address.
+// conflict is told on an engine that another host claims an address. The log,
+// which may be a pipe that nobody empties, is written elsewhere.
 func (d *Daemon) conflict(addr netip.Addr, other net.HardwareAddr) {
 	sentence := fmt.Sprintf("address %s is claimed by %s too: give one of the two hosts another", addr, other)
 	d.troubles.set("conflict "+addr.String(), sentence, time.Now().Add(conflictMemory))
-	d.log.Warn(sentence)
+	select {
+	case d.conflicts <- sentence:
+	default: // the log is slow, and status tells it too
+	}
 }
 
 // degraded says what is not as it was asked for, or as it should be.
