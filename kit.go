@@ -42,7 +42,7 @@ type Config struct {
 	Logger *slog.Logger   // nil: silent
 
 	// OnConflict is told when another host claims an owned address; OnError when the card is gone for good. They are called
-	// on engines and must not block.
+	// on engines: they must not block, nor call the Kit, whose Close for one waits for the engines. Tell a goroutine instead.
 	OnConflict func(addr netip.Addr, other net.HardwareAddr)
 	OnError    func(error)
 }
@@ -65,7 +65,8 @@ type Kit struct {
 // Open attaches to a card and starts an engine for each of its queues. What is bound comes to kit, all else on the card
 // stays with the kernel; Close, or the end of the process however it comes, gives everything back.
 //
-// It needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON, or root; errors say what to do.
+// It needs root; or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON, with CAP_IPC_LOCK or a memlock limit that the
+// packet memory fits in (8 MiB a queue), and in shared mode CAP_NET_BIND_SERVICE for ports below 1024. Errors say what to do.
 func Open(cfg Config) (*Kit, error) {
 	if cfg.Interface == "" {
 		return nil, errors.New("kit: no interface was named: set Config.Interface to the card's name, such as \"eth0\"")
