@@ -41,8 +41,8 @@ func (c *Conn) reduce(e *ackEvent) {
 		}
 		n = min(int64(cc.ssthresh)-int64(pipe), n)
 	}
-	if cc.prr.out == 0 {
-		n = max(n, 1) // fast retransmit does not wait
+	if cc.prr.out == 0 || !c.opt.sack && e.advanced && e.lost > 0 {
+		n = max(n, 1) // fast retransmit does not wait, nor the one of a partial ACK (RFC 6582 section 3.2)
 	}
 	cc.cwnd = max(1, pipe+uint32(max(0, n)))
 }
