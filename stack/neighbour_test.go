@@ -98,6 +98,25 @@ func TestSharedStaleNeighbourStaysInUse(t *testing.T) {
 	s.writes("x", "")
 	s.wantErrno(syscall.EHOSTUNREACH, "now it says so")
 	h.wantIdle("nothing goes out")
+
+	h.iface.SetNeighbour(entry(peerIP, peerMAC, NeighbourStale))
+	s.writes("x", "")
+	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 1")
+	h.wait(seconds(70))
+	require.Empty(t, h.iface.Neighbours(), "not used any more, it is forgotten in the end")
+}
+
+// What the kernel tells of neighbours that there is no room for is not kept.
+func TestSharedNeighbourTableLimit(t *testing.T) {
+	var kernel asked
+	h := newShared(t, &kernel, func(s *setup) { s.Limits.Neighbours = 2 })
+	for _, ip := range []string{peerIP, otherIP, "10.0.0.77"} {
+		h.iface.SetNeighbour(entry(ip, peerMAC, NeighbourPermanent))
+	}
+	require.Len(t, h.iface.Neighbours(), 2)
+	h.iface.SetNeighbour(NeighbourEntry{Addr: netip.MustParseAddr("10.0.0.77"), State: NeighbourFailed})
+	h.iface.DeleteNeighbour(netip.MustParseAddr("10.0.0.77"))
+	require.Len(t, h.iface.Neighbours(), 2)
 }
 
 // States that the kernel tells, and what becomes of packets in each.

@@ -38,6 +38,26 @@ func TestTransmitRingFull(t *testing.T) {
 	require.Equal(t, uint64(100), h.Stats().Sent)
 }
 
+// A ring that is full is flushed, and what that sends makes room in the same step.
+func TestTransmitBeyondTheRing(t *testing.T) {
+	h := newHost(t, func(s *setup) { s.ring = 16 })
+	s := h.bind("10.0.0.1:7")
+	for range 200 {
+		s.writes("x", "10.0.0.2:9")
+	}
+	before := h.Stats()
+	h.Step(h.now)
+	after := h.Stats()
+	require.Equal(t, uint64(200), after.Sent-before.Sent)
+	require.Equal(t, uint64(200), after.TxFrames-before.TxFrames)
+	require.Equal(t, uint64(200*(14+20+8+1)), after.TxBytes-before.TxBytes)
+	for h.peers[0].Take() != nil {
+	}
+	h.arrives("answered", packet{}.ping(1, 1, "x"))
+	require.Equal(t, after.TxBytes+14+20+8+1, h.Stats().TxBytes)
+	require.Equal(t, after.RxBytes+14+20+8+1, h.Stats().RxBytes)
+}
+
 // A full transmit ring is for all senders in turn, one that always has more to send among them.
 func TestTransmitRingIsShared(t *testing.T) {
 	h, room := newScarce(t, func(s *setup) { s.ring = 4096 })
