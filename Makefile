@@ -51,8 +51,8 @@ race: ## the race detector on what has no AF_XDP in it
 	@scripts/need gcc
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./stack/... ./socketapi/... ./cmd/kitd/internal/...
 
-fuzz: ## each fuzzer for FUZZTIME
-	scripts/fuzz $(or $(FUZZTIME),5s)
+fuzz: ## each fuzzer for FUZZTIME, such as 1m
+	scripts/fuzz $(or $(FUZZTIME),20000x)
 
 ci: ## what a change has to pass
 	.ci/run
