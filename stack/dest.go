@@ -106,6 +106,7 @@ func (e *Engine) fillDest(d *dest) {
 		return
 	}
 	d.kind = destNeighbour
+	d.mtu = min(d.mtu, e.mtuBehind(wire.EthernetLen+int(d.neigh.ntags)*wire.VLANTagLen))
 }
 
 // sourceFor picks the address of ours that fits best for a neighbour: the one whose network holds it, else the first.
@@ -152,6 +153,11 @@ func (e *Engine) learnPMTU(addr wire.Addr, mtu, refused int) {
 	e.dests[destSlot(addr)].gen = e.gen - 1
 }
 
+// mtuBehind is the longest packet behind an Ethernet header of n bytes: links have room for one VLAN tag beside the MTU.
+func (e *Engine) mtuBehind(n int) int {
+	return e.mtu - max(0, n-wire.EthernetLen-wire.VLANTagLen)
+}
+
 // fitsPath reports whether a packet of n bytes reaches addr in one piece, as far as ICMP has told: for answers that leave
 // without a look at the routing table.
 func (e *Engine) fitsPath(addr wire.Addr, n int) bool {
@@ -163,5 +169,5 @@ func (e *Engine) fitsPath(addr wire.Addr, n int) bool {
 			return false
 		}
 	}
-	return n <= e.mtu
+	return n <= e.mtuBehind(e.rx.l3)
 }

@@ -33,7 +33,8 @@ type Link interface {
 	Wait(timeout time.Duration) error
 	// Wake ends the present Wait or the next one. Any goroutine may call it.
 	Wake()
-	// MTU is the longest IPv4 packet that the link carries now, in bytes; see Interface.LinkChanged.
+	// MTU is the longest IPv4 packet that the link carries now, in bytes, with at most one VLAN tag; see
+	// Interface.LinkChanged.
 	MTU() int
 	// HardwareAddr is the link's Ethernet address.
 	HardwareAddr() [6]byte

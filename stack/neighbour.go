@@ -190,6 +190,9 @@ func (n *neighbour) expire(_ *timer, now clock.Time) {
 // confirm records n's Ethernet address and sends what waited for it.
 func (e *Engine) confirm(n *neighbour, hw wire.HardwareAddr, tags []wire.VLANTag, state NeighbourState) {
 	n.state, n.confirmed, n.tries = state, e.now, 0
+	if len(tags) != int(n.ntags) {
+		e.gen++ // what is kept of destinations behind it has another MTU
+	}
 	n.ntags = uint8(copy(n.tags[:], tags))
 	n.headerLen = wire.PutEthernet(n.header[:], &wire.EthernetInfo{
 		Dst: hw, Src: e.hw, Type: wire.EtherTypeIPv4, Tags: n.tags, NTags: n.ntags,
