@@ -113,15 +113,14 @@ func (c *Conn) emitACK(now clock.Time, out Output) bool {
 		return true
 	}
 	for c.mustAck() || c.due.extra > 0 {
-		extra := c.due.extra
 		s := c.segment(now, c.snd.nxt, 0)
 		c.putSACK(&s.Options, maxOptions-s.Options.Len(false))
 		if !c.send(out, s) {
 			return false
 		}
-		c.due.extra = extra - min(extra, 1)
-		if extra == 0 {
-			break
+		if c.due.extra > 0 {
+			c.due.extra--
+			c.due.ack = true
 		}
 	}
 	c.delayACK(now)

@@ -39,8 +39,11 @@ func (c *Conn) keepAliveTimeout(now clock.Time) {
 	}
 	idle, cfg := c.keepIdle(), &c.layer.cfg
 	if c.flight != nil || c.wantsToSend() || now.Sub(c.timer.heardAt) < idle {
-		// Other timers watch, or it was heard since.
-		c.timer.keepAt = max(c.timer.heardAt.Add(idle), now.Add(min(idle, cfg.KeepAliveInterval)))
+		// It was heard since, or other timers watch.
+		c.timer.keepAt = c.timer.heardAt.Add(idle)
+		if !c.timer.keepAt.After(now) {
+			c.timer.keepAt = now.Add(idle)
+		}
 		return
 	}
 	interval, probes := c.opt.keepInterval, int(c.opt.keepProbes)

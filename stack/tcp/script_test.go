@@ -127,7 +127,11 @@ func synSent(t *testing.T, setups ...setup) (*script, *Segment) {
 	p.c.Connect(p.now)
 	p.renumber()
 	p.emit()
-	p.wants(SYN, seq(p.iss))
+	want := SYN
+	if p.c.opt.ecn {
+		want |= ECE | CWR
+	}
+	p.wants(want, seq(p.iss))
 	syn.Flags |= SYN | ACK
 	syn.Ack = p.iss + 1
 	return p, syn
