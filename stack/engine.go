@@ -131,18 +131,27 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	}
 	n += e.takeForwarded(budget)
 	e.wheel.advance(now)
+	before := e.stats.Output
 	more := e.emit()
+	stuck := more && e.full && e.stats.Output == before
 	n += e.loop.Poll(budget, e.inLocal)
 	e.publish()
 	if e.unflushed {
 		e.flush()
 	}
-	more = more || e.unflushed || e.loop.pending() || n >= budget
-	if more {
+	if more && !stuck || e.unflushed || e.loop.pending() || n >= budget {
 		return now, true
 	}
-	return e.wheel.deadline(), worked || n > 0
+	next = e.wheel.deadline()
+	if stuck {
+		next = clock.Earliest(next, now.Add(stuckInterval))
+	}
+	return next, worked || n > 0
 }
+
+// stuckInterval is when an engine tries to send again that found the transmit ring full and could move nothing: the card is
+// down, say, and may stay so for long.
+const stuckInterval = 100 * time.Microsecond
 
 // push puts a half that has something to send on the dirty list and wakes the engine if it sleeps.
 func (e *Engine) push(h *half) {

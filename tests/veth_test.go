@@ -380,3 +380,47 @@ func TestCardDeleted(t *testing.T) {
 	_, _, err = k.RecvFrom(s, make([]byte, 16), kit.MSG_DONTWAIT)
 	require.ErrorIs(t, err, syscall.ENETDOWN)
 }
+
+// While a card is down, what waits to be sent is tried now and then and no more; when the card is up again it goes out.
+func TestCardDown(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	server, err := lab.Left.ListenPacket("udp4", netip.AddrPortFrom(lab.Left.Addr(), 9).String())
+	require.NoError(t, err)
+	defer server.Close()
+	s := socketAt(t, k, netip.AddrPortFrom(ownedAddr.Addr(), 9))
+	to := netip.AddrPortFrom(lab.Left.Addr(), 9)
+	passes := func(text string) { // again and again, as the server's buffer may be full of others
+		b := make([]byte, 64)
+		require.Eventually(t, func() bool {
+			if _, err := k.SendTo(s, []byte(text), 0, to); err != nil {
+				return false
+			}
+			for {
+				if err := server.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+					return false
+				}
+				n, _, err := server.ReadFrom(b)
+				if err != nil || string(b[:n]) == text {
+					return err == nil
+				}
+			}
+		}, 10*time.Second, time.Millisecond, text)
+	}
+	passes("up")
+
+	card, err := lab.Right.Links().LinkByName(lab.Right.Interface())
+	require.NoError(t, err)
+	require.NoError(t, lab.Right.Links().LinkSetDown(card))
+	for err == nil { // until transmit ring and send buffer are full
+		_, err = k.SendTo(s, []byte("down"), kit.MSG_DONTWAIT, to)
+	}
+	require.ErrorIs(t, err, syscall.EWOULDBLOCK)
+	steps, start := k.Interface().Queues()[0].Steps, time.Now()
+	require.Eventually(t, func() bool { return k.LinkCounters()[0].KickDown > 100 }, 10*time.Second, 10*time.Millisecond)
+	steps = k.Interface().Queues()[0].Steps - steps
+	require.Less(t, time.Duration(steps)*50*time.Microsecond, time.Since(start)+100*time.Millisecond, "%d steps", steps)
+
+	require.NoError(t, lab.Right.Links().LinkSetUp(card))
+	passes("up again")
+}
