@@ -82,12 +82,18 @@ func (e *Engine) learn(addr wire.Addr, hw wire.HardwareAddr, h *wire.EthernetInf
 	return true
 }
 
-// answerARP turns a request into its reply, in place.
+// answerARP turns a request into its reply, in place where the frame is this engine's.
 func (e *Engine) answerARP(h *wire.EthernetInfo, p wire.ARP) DropReason {
-	wire.PutARP(p, &wire.ARPFields{
+	f := wire.ARPFields{
 		Op: wire.ARPReply, SenderHardware: e.hw, Sender: p.Target(),
 		TargetHardware: p.SenderHardware(), Target: p.Sender(),
-	})
+	}
+	if e.rx.passed {
+		e.sendARP(h.Src, h.Tags[:h.NTags], &f)
+		e.stats.Answered++
+		return NotDropped
+	}
+	wire.PutARP(p, &f)
 	return e.answer(int(h.HeaderLen)+wire.ARPLen, h.Src)
 }
 

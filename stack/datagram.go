@@ -312,7 +312,7 @@ func (d *Datagram) routeTo(dst wire.Addr) (*half, error) {
 		return nil, err
 	}
 	heard := d.heard.Load()
-	h, err := d.halfOn(out.engine(heard))
+	h, err := d.halfOn(out.engine(heard).via)
 	if err != nil {
 		return nil, err
 	}
@@ -373,7 +373,7 @@ func (d *Datagram) broadcast(m *Message, port uint16) error {
 		if i.loopback {
 			continue
 		}
-		h, err := d.halfOn(i.engine(d.heard.Load()))
+		h, err := d.halfOn(i.engine(d.heard.Load()).via)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ type Engine struct {
 	queue  int // within the interface
 	number int // within the stack
 	link   Link
+	via    *Engine // the engine that sends for this one: itself, unless its link only receives
 	loop   *loopback
 	limits *Limits
 
@@ -106,6 +107,7 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	}
 	e.frags.init()
 	e.input, e.inLocal = e.receive, e.receiveLocal
+	e.via = e
 	return e
 }
 

@@ -45,6 +45,38 @@ func ringMemory(capacity int) []byte {
 	return mem
 }
 
+// A receiver is a link that may only receive: some drivers have more receive than transmit queues once XDP is attached.
+type receiver interface{ CanSend() bool }
+
+// pairSenders gives each engine whose link only receives another one of its interface, which takes all frames that arrive
+// there and sends what the socket's users send.
+func pairSenders(es []*Engine) {
+	var senders []*Engine
+	for _, e := range es {
+		if r, ok := e.link.(receiver); !ok || r.CanSend() {
+			senders = append(senders, e)
+		}
+	}
+	if len(senders) == 0 {
+		return
+	}
+	for n, e := range es {
+		if r, ok := e.link.(receiver); ok && !r.CanSend() {
+			e.via, e.input = senders[n%len(senders)], e.passOn
+		}
+	}
+}
+
+// passOn gives a frame to the engine that can answer it.
+func (e *Engine) passOn(frame []byte) {
+	e.stats.RxFrames++
+	e.stats.RxBytes += uint64(len(frame))
+	e.rx.frame = frame
+	if r := e.forward(e.via); r != NotDropped {
+		e.stats.Drops[r]++
+	}
+}
+
 // fragmentOwner is the engine that puts p's datagram together, nil for e itself.
 func (e *Engine) fragmentOwner(p wire.IPv4) *Engine {
 	n := len(e.iface.engines)
@@ -52,7 +84,7 @@ func (e *Engine) fragmentOwner(p wire.IPv4) *Engine {
 		return nil
 	}
 	h := (uint32(p.Src()) ^ uint32(p.ID())<<16 ^ uint32(p.Protocol())) * 0x9E3779B1
-	if to := e.iface.engines[int(h>>16)%n]; to != e {
+	if to := e.iface.engines[int(h>>16)%n].via; to != e {
 		return to
 	}
 	return nil
@@ -74,7 +106,7 @@ func (e *Engine) forwardToSiblings(frame []byte) {
 		return
 	}
 	for _, to := range e.iface.engines {
-		if to != e && e.put(to, frame) {
+		if to != e && to.via == to && e.put(to, frame) {
 			e.stats.Copied++
 		}
 	}
@@ -120,7 +152,8 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 		if in == nil {
 			continue
 		}
-		inside := e.stack.engines[from].iface != e.iface
+		sender := e.stack.engines[from]
+		inside, whole := sender.iface != e.iface, sender.via == e
 		for range budget {
 			f := in.r.Peek()
 			if f == nil {
@@ -130,7 +163,7 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 			if inside {
 				e.receiveLocal(f)
 			} else {
-				e.receiveForwarded(f)
+				e.receiveForwarded(f, whole)
 			}
 			in.r.Advance()
 		}
@@ -139,10 +172,11 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 	return n
 }
 
-// receiveForwarded takes a frame that another engine received. It is a fragment, or tells something: none is answered in place.
-func (e *Engine) receiveForwarded(frame []byte) {
+// receiveForwarded takes a frame that another engine received: a fragment, or one that tells something, or, where the other
+// engine's link only receives, any. None is answered in place.
+func (e *Engine) receiveForwarded(frame []byte, any bool) {
 	e.stats.RxForwarded++
-	e.rx.link, e.rx.forwarded = e.link, true
+	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, !any, any
 	r := e.ethernet(frame)
 	if r == NotDropped {
 		return

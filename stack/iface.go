@@ -107,7 +107,7 @@ func (i *Interface) SetAddresses(ps []netip.Prefix) error {
 	for _, p := range without(next, old) {
 		i.routes.add(route{prefix: p.Masked(), source: p.Addr})
 		if i.resolver == nil {
-			e := i.engines[0]
+			e := i.engines[0].via
 			e.do(func() { e.announce(p.Addr) })
 		}
 	}

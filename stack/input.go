@@ -13,6 +13,7 @@ type rx struct {
 	group     bool               // the frame was broadcast or multicast
 	forwarded bool               // the frame came over from another engine
 	whole     bool               // the packet is not in frame: it was put together from fragments
+	passed    bool               // the frame came over whole from an engine whose link only receives
 	copied    bool               // no answer in the frame: the packet is not in it, has options, or is another interface's
 	sum       wire.ChecksumState // of the UDP checksum
 }
@@ -21,7 +22,7 @@ type rx struct {
 func (e *Engine) receive(frame []byte) {
 	e.stats.RxFrames++
 	e.stats.RxBytes += uint64(len(frame))
-	e.rx.link, e.rx.forwarded = e.link, false
+	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, false, false
 	if e.tapping.tap != nil {
 		e.tapping.hold(frame)
 	}
@@ -58,7 +59,7 @@ func (e *Engine) ethernet(frame []byte) DropReason {
 		return DropFrameTooShort
 	}
 	x := &e.rx
-	x.frame, x.l3, x.group, x.whole, x.copied = frame, wire.EthernetLen, false, false, false
+	x.frame, x.l3, x.group, x.whole, x.copied = frame, wire.EthernetLen, false, false, x.passed
 	x.src = wire.HardwareAddr(frame[6:12])
 	if wire.HardwareAddr(frame[0:6]) != e.hw {
 		if x.group = frame[0]&1 != 0; !x.group {

@@ -98,6 +98,7 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		i.engines = append(i.engines, e)
 		s.engines = append(s.engines, e)
 	}
+	pairSenders(i.engines)
 	for _, e := range s.engines {
 		e.inboxes = append(e.inboxes, make([]atomic.Pointer[inbox], len(s.engines)-len(e.inboxes))...)
 	}
