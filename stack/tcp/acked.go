@@ -101,6 +101,9 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 		if f.fack.Before(ack) {
 			f.fack = ack
 		}
+		if !c.opt.sack && e.rexmt {
+			e.original = false // which copy of it made way for the rest?
+		}
 	}
 	c.snd.una = ack
 	if c.snd.urgent && !c.snd.up.After(ack) {

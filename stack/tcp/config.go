@@ -76,9 +76,13 @@ type Config struct {
 	// CorkTimeout is how long TCP_CORK, or a window too small for a good
 	// segment, holds data back (RFC 9293 section 3.8.6.2.1: 0.1 to 1 s).
 	CorkTimeout time.Duration
-	// ProbeInterval is how long a path found to drop large segments stays
-	// believed to (RFC 1191 section 6.3).
-	ProbeInterval time.Duration
+	// BlackHole is after how many time-outs in a row full segments are taken for
+	// swallowed by the path and made smaller (RFC 4821 section 7.6.2, RFC 2923 section 2.1); 0
+	// never.
+	BlackHole int
+	// MTUInterval is how long a smaller path MTU is believed (RFC 1191 section
+	// 6.3).
+	MTUInterval time.Duration
 
 	// SendBuffer and ReceiveBuffer are what a connection's streams may hold at
 	// first, the Max fields what autotuning may raise them to, all in bytes.
@@ -115,8 +119,8 @@ func DefaultConfig() Config {
 		RACK: true, TLP: true, FRTO: true,
 		KeepAliveIdle: 2 * time.Hour, KeepAliveInterval: 75 * time.Second, KeepAliveProbes: 9,
 		TimeWait: time.Minute, FinWait2: time.Minute, CorkTimeout: 200 * time.Millisecond,
-		ProbeInterval: 10 * time.Minute,
-		SendBuffer:    16 << 10, SendBufferMax: 4 << 20,
+		BlackHole: 4, MTUInterval: 10 * time.Minute,
+		SendBuffer: 64 << 10, SendBufferMax: 4 << 20,
 		ReceiveBuffer: 128 << 10, ReceiveBufferMax: 6 << 20,
 		OutOfOrder: 1024,
 		MSS:        65495, MinMSS: 48,
@@ -140,7 +144,7 @@ func (c *Config) check() error {
 		{"TimeWait", c.TimeWait, 0, 1 << 62},
 		{"FinWait2", c.FinWait2, 0, 1 << 62},
 		{"CorkTimeout", c.CorkTimeout, time.Millisecond, time.Second},
-		{"ProbeInterval", c.ProbeInterval, time.Second, 1 << 62},
+		{"MTUInterval", c.MTUInterval, time.Second, 1 << 62},
 		{"InvalidInterval", c.InvalidInterval, 0, 1 << 62},
 	} {
 		if d.value < d.min || d.value > d.max {
@@ -155,6 +159,7 @@ func (c *Config) check() error {
 		{"SYNACKRetries", c.SYNACKRetries, 0, 127},
 		{"Retries", c.Retries, 1, 255},
 		{"OrphanRetries", c.OrphanRetries, 1, 255},
+		{"BlackHole", c.BlackHole, 0, 255},
 		{"QuickACKs", c.QuickACKs, 0, 255},
 		{"InitialWindow", c.InitialWindow, 1, 1 << 16},
 		{"KeepAliveProbes", c.KeepAliveProbes, 1, 255},

@@ -108,7 +108,7 @@ func TestHyStart(t *testing.T) {
 				h.current = rtt
 			}
 			h.samples++
-			h.judge(20)
+			h.judge()
 		}
 	}
 	round(40 * time.Millisecond)
@@ -191,7 +191,7 @@ func TestKarn(t *testing.T) {
 // The send and the receive buffer grow with what a round trip carries, up to
 // their limit, unless the user fixed them.
 func TestAutotuning(t *testing.T) {
-	p := established(t)
+	p := established(t, with(func(c *Config) { c.SendBuffer = 16 << 10 }))
 	p.arrives(ACK)
 	require.Equal(t, 2*10*testMSS, p.c.Info(p.now).SendBuffer)
 	p.write(10 * testMSS)

@@ -150,7 +150,7 @@ func (c *Conn) AcceptCookie(now clock.Time, s *Segment) bool {
 	syn.Options.Timestamp = s.Options.Timestamp
 	syn.Options.Timestamp.Has = o.ts
 	c.begin(now, s.Ack-1)
-	c.opt.passive, c.opt.fromCookie = true, true
+	c.opt.passive = true
 	c.takeSYN(now, &syn)
 	c.takeSYNOptions(now, &syn)
 	if c.opt.windowScaling {

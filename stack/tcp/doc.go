@@ -5,7 +5,7 @@
 // # A connection's life
 //
 //	          user calls                       the wire
-//	Connect, Close, Abort, SendReady,      Arrives, PathError
+//	Connect, Close, Abort,                 Arrives, PathError
 //	ReceiveRead, Set…          │                │
 //	                           ▼                ▼
 //	                          ┌──────────────────┐

@@ -29,7 +29,7 @@ const (
 	rexmt                      // sent again, and that is still under way
 	everRexmt                  // was sent again at some time (Karn, RFC 6298 section 3)
 	hasFIN                     // its last number is the FIN
-	isSYN                      // not a segment of data
+	pushed                     // it ended a write
 )
 
 // flight is the scoreboard of what is in flight (RFC 6675 section 3), with the
@@ -131,7 +131,7 @@ func (f *flight) split(i uint32, n int) {
 	a, b := f.rec(i), f.rec(i+1)
 	a.end = a.seq.Add(n)
 	b.seq = a.end
-	a.mark &^= hasFIN
+	a.mark &^= hasFIN | pushed
 	f.count(b.mark)
 }
 

@@ -142,7 +142,6 @@ func (p *script) fuzzStep(in *tape) {
 	case 10:
 		if p.c.State().canSend() && !p.c.snd.finWanted {
 			p.tx.Write(make([]byte, int(in.byte())*40))
-			p.c.SendReady(p.now)
 		}
 	case 11:
 		var b [2000]byte

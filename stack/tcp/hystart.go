@@ -10,7 +10,6 @@ const (
 	hystartSamples    = 8 // N_RTT_SAMPLE
 	hystartGrowthDiv  = 4 // CSS_GROWTH_DIVISOR
 	hystartRounds     = 5 // CSS_ROUNDS
-	hystartLeastCwnd  = 16
 	hystartUnmeasured = time.Duration(0)
 )
 
@@ -31,7 +30,8 @@ type hystartState struct {
 // how many of them are left for congestion avoidance.
 func (c *Conn) hystart(acked uint32, rtt time.Duration) uint32 {
 	cc, h := &c.cc, &c.cc.algorithm.hystart
-	if !c.layer.cfg.HyStart {
+	// Section 4.3: in the initial slow start only.
+	if !c.layer.cfg.HyStart || cc.ssthresh != infinite {
 		return cc.growSlow(acked)
 	}
 	if !h.started || !c.snd.una.Before(h.windowEnd) {
@@ -53,7 +53,7 @@ func (c *Conn) hystart(acked uint32, rtt time.Duration) uint32 {
 			h.samples++
 		}
 	}
-	h.judge(cc.cwnd)
+	h.judge()
 	if !h.inCSS {
 		return cc.growSlow(acked)
 	}
@@ -72,7 +72,7 @@ func (h *hystartState) nextRound(nxt Seq) {
 }
 
 // judge compares this round's least round trip with the last one's.
-func (h *hystartState) judge(cwnd uint32) {
+func (h *hystartState) judge() {
 	if h.samples < hystartSamples || h.current == hystartUnmeasured {
 		return
 	}
@@ -83,7 +83,7 @@ func (h *hystartState) judge(cwnd uint32) {
 		}
 		return
 	}
-	if h.last == hystartUnmeasured || cwnd < hystartLeastCwnd {
+	if h.last == hystartUnmeasured {
 		return
 	}
 	thresh := max(hystartMinThresh, min(h.last/hystartDivisor, hystartMaxThresh))

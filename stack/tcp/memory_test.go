@@ -121,7 +121,6 @@ func TestNoAllocationPerSegment(t *testing.T) {
 	buf := make([]byte, 64<<10)
 	transfer := func() {
 		p.tx[0].Write(buf)
-		p.a.SendReady(p.now)
 		for {
 			p.run()
 			n := p.rx[1].Read(buf)
@@ -147,7 +146,6 @@ func TestNoAllocationInRecovery(t *testing.T) {
 	buf := make([]byte, 20<<10)
 	transfer := func() {
 		p.tx[0].Write(buf)
-		p.a.SendReady(p.now)
 		p.now = p.now.Add(time.Millisecond)
 		p.a.Emit(p.now, &p.ab)
 		copy(p.ab.queue[1:], p.ab.queue[2:p.ab.n]) // the second is lost

@@ -49,6 +49,6 @@ func (c *Conn) paced(now clock.Time, n int) {
 	if rate == 0 || n == 0 {
 		return
 	}
-	gap := time.Duration(uint64(n) * uint64(time.Second) / rate)
+	gap := max(1, time.Duration(uint64(n)*uint64(time.Second)/rate))
 	c.timer.paceAt = max(c.timer.paceAt, now).Add(gap)
 }

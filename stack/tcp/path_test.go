@@ -73,7 +73,7 @@ func TestBlackHole(t *testing.T) {
 	p.write(1460)
 	p.wants(ACK, text(1460))
 	lengths := map[int]bool{}
-	p.wait(2 * time.Minute)
+	p.wait(3 * time.Minute)
 	for i := range p.out {
 		lengths[p.out[i].PayloadLen()] = true
 	}

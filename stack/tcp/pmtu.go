@@ -82,7 +82,7 @@ func (c *Conn) fragNeeded(now clock.Time, mtu int) bool {
 	if next >= c.snd.mtu {
 		return false
 	}
-	c.SetMTU(int(next))
+	c.lowerMTU(now, next)
 	if f := c.flight; f != nil {
 		for i := f.first; i != f.first+f.n; i++ {
 			if r := f.rec(i); int(r.end-r.seq) > int(c.snd.mss) {
@@ -111,30 +111,47 @@ func (c *Conn) resendForMTU() {
 // SetMTU tells the path's MTU, of IP packets in bytes, as the caller's routes
 // know it. What is in flight stays as it is.
 func (c *Conn) SetMTU(mtu int) {
-	c.snd.mtu = uint16(max(ipTCPLen+c.layer.cfg.MinMSS, min(mtu, 65535)))
+	c.snd.mtu = c.clampMTU(mtu)
+	c.snd.route = c.snd.mtu
 	c.setMSS()
 }
 
-// blackHoleRetries is after how many time-outs in a row large segments are
-// suspected: behind R1 (RFC 9293 section 3.8.3) routers may drop them without a
-// word (RFC 4821 section 7.6.2, RFC 2923 section 2.1).
-const blackHoleRetries = 3
+func (c *Conn) clampMTU(mtu int) uint16 {
+	return uint16(max(ipTCPLen+c.layer.cfg.MinMSS, min(mtu, 65535)))
+}
 
-// blackHole makes segments smaller when the path seems to swallow large ones.
-func (c *Conn) blackHole() {
-	if c.timer.retries < blackHoleRetries || c.snd.wnd == 0 {
+// lowerMTU takes a smaller MTU for the path's.
+func (c *Conn) lowerMTU(now clock.Time, mtu uint16) {
+	c.snd.mtu = mtu
+	c.timer.mtuAt = now
+	c.setMSS()
+}
+
+// restoreMTU tries the route's MTU again when a smaller one was found out long
+// ago, for paths change (RFC 1191 section 6.3).
+func (c *Conn) restoreMTU(now clock.Time) {
+	if c.snd.mtu < c.snd.route && now.Sub(c.timer.mtuAt) >= c.layer.cfg.MTUInterval {
+		c.snd.mtu = c.snd.route
+		c.setMSS()
+	}
+}
+
+// blackHole makes segments smaller when the path seems to swallow large ones:
+// routers may drop them without a word.
+func (c *Conn) blackHole(now clock.Time) {
+	limit := c.layer.cfg.BlackHole
+	if limit == 0 || int(c.timer.retries) < limit || c.snd.wnd == 0 || c.snd.mtu <= minMTU {
 		return
 	}
-	r := c.flight.rec(c.flight.first)
-	if int(r.end-r.seq) < int(c.snd.mss) || c.snd.mtu <= minMTU {
+	if r := c.flight.rec(c.flight.first); int(r.end-r.seq) < int(c.snd.mss) {
 		return
 	}
 	// Below what the peer's MSS allows, or it would change nothing.
-	mtu := min(c.snd.mtu, c.snd.peer+ipTCPLen)
+	mtu := min(c.snd.mtu, max(c.snd.peer, c.snd.peer+ipTCPLen))
 	next := nextPlateau(min(mtu, 1500))
 	if next >= mtu {
 		return
 	}
 	c.layer.stats.BlackHoles++
-	c.SetMTU(int(next))
+	c.lowerMTU(now, next)
 }

@@ -233,7 +233,7 @@ func (c *Conn) enterLoss(now clock.Time) {
 	cc.tlp.active = false
 	// RFC 5682 section 3.1, step 1: not if a recovery was under way, for then
 	// the acknowledgments cannot be told apart.
-	cc.frto = c.layer.cfg.FRTO && c.opt.sack && (first || c.timer.retries > 0) && f.sacked < f.n
+	cc.frto = c.layer.cfg.FRTO && (first || c.timer.retries > 0) && f.sacked < f.n
 	c.due.frto = false
 }
 

@@ -25,7 +25,6 @@ type script struct {
 	iss    Seq // ours
 	irs    Seq // the peer's
 	full   bool
-	scale  uint8
 	fixed  Seq // our iss, if not 0
 }
 
@@ -404,7 +403,6 @@ func (p *script) write(n int) {
 	p.t.Helper()
 	b := make([]byte, n)
 	require.Equal(p.t, n, p.tx.Write(b), "room in the send stream")
-	p.c.SendReady(p.now)
 	p.emit()
 }
 

@@ -4,13 +4,8 @@ import (
 	"kitnet.dev/kit/stack/clock"
 )
 
-// SendReady is SEND (RFC 9293 section 3.10.2): the user wrote to the send stream.
-// Emit sends it.
-func (c *Conn) SendReady(now clock.Time) {
-	if c.flight == nil {
-		c.timer.progressAt = now
-	}
-}
+// SEND (RFC 9293 section 3.10.2) is no call of its own: the user writes to the send stream,
+// and the next Emit finds it there.
 
 // SetUrgent makes the last byte written so far urgent (RFC 9293 section 3.8.5).
 func (c *Conn) SetUrgent() {
@@ -89,7 +84,7 @@ func (c *Conn) emitAgain(now clock.Time, out Output, i uint32) bool {
 	if r.mark&hasFIN != 0 {
 		s.Flags |= FIN
 	}
-	if i == f.first+f.n-1 && c.unsent() == 0 && length > 0 {
+	if r.mark&pushed != 0 {
 		s.Flags |= PSH
 	}
 	c.putUrgent(s)
@@ -117,6 +112,7 @@ func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
 		return true
 	}
 	c.restartAfterIdle(now)
+	c.restoreMTU(now)
 	allow := c.allowance(now)
 	batch := 0
 	for allow > 0 || c.finMayGo() {
@@ -202,7 +198,10 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 	}
 	// PSH at the end of what was written, and of a batch (RFC 9293 section
 	// 3.9.1.2, SHLD-28).
-	if n > 0 && (n == unsent || n == allow && batch > 0) {
+	if n > 0 && n == unsent {
+		r.mark |= pushed
+	}
+	if r.mark&pushed != 0 || n > 0 && n == allow && batch > 0 {
 		s.Flags |= PSH
 	}
 	if n > 0 {
@@ -256,6 +255,9 @@ func (c *Conn) superviseIdle(now clock.Time) {
 		return
 	}
 	if c.usable() == 0 {
+		if c.timer.backoff == 0 {
+			c.timer.progressAt = now
+		}
 		c.armPersist(now)
 		return
 	}

@@ -259,7 +259,6 @@ func (e *end) user() {
 	if (state.canSend() || state == SynSent || state == SynReceived) && e.written < e.total {
 		var buf [4096]byte
 		room := min(e.total-e.written, e.tx.Limit()-e.tx.Used(), e.chunk)
-		wrote := 0
 		for room > 0 {
 			n := min(room, len(buf))
 			for i := range n {
@@ -267,14 +266,10 @@ func (e *end) user() {
 			}
 			k := e.tx.Write(buf[:n])
 			e.written += k
-			wrote += k
 			room -= k
 			if k < n {
 				break
 			}
-		}
-		if wrote > 0 {
-			e.conn.SendReady(m.now)
 		}
 	}
 	if e.written == e.total && !e.shutAt && state.Synchronized() {
@@ -342,8 +337,8 @@ func (m *sim) run(limit time.Duration) bool {
 				}
 				e.check()
 				d := e.conn.Deadline()
-				if d != clock.Never && d <= m.now {
-					d = m.now + 1
+				if d != clock.Never && d <= m.now && m.steps > 1 {
+					panic(fmt.Sprintf("side %d: a deadline stays in the past", e.side))
 				}
 				next = clock.Earliest(next, d)
 				if e.rx.Used() > 0 && !e.closed { // the user will come back

@@ -48,6 +48,7 @@ type sendSequence struct {
 	small  Seq    // end of the last segment sent that was not full (Nagle)
 	maxWnd uint32 // largest window seen
 	mtu    uint16 // of the path, of whole IP packets
+	route  uint16 // the same before anything was found out about the path
 	mss    uint16 // bytes of payload in a full segment, without timestamps' room
 	peer   uint16 // MSS that the peer announced
 	scale  uint8  // Snd.Wind.Shift (RFC 7323 section 2.2)
@@ -112,7 +113,6 @@ type settings struct {
 	ecn           bool // agreed (RFC 3168)
 	passive       bool // opened by a SYN of the peer
 	windowScaling bool // agreed (RFC 7323)
-	fromCookie    bool
 }
 
 // due is what the next Emit has to send beside data.
@@ -148,7 +148,8 @@ type counters struct {
 func (c *Conn) Init(l *Layer, id ID, mtu int, tx SendStream, rx ReceiveStream) {
 	*c = Conn{layer: l, id: id, tx: tx, rx: rx}
 	c.opt.congestion = l.congestion
-	c.snd.mtu = uint16(max(ipTCPLen+l.cfg.MinMSS, min(mtu, 65535)))
+	c.snd.mtu = c.clampMTU(mtu)
+	c.snd.route = c.snd.mtu
 	tx.SetLimit(l.cfg.SendBuffer)
 	rx.SetLimit(l.cfg.ReceiveBuffer)
 }

@@ -24,6 +24,7 @@ type timers struct {
 	heardAt    clock.Time // when the peer was last heard
 	invalidAt  clock.Time // last answer to an unacceptable segment
 	synAt      clock.Time // first transmission of the SYN
+	mtuAt      clock.Time // when a smaller MTU was found out
 	kind       timerKind
 	retries    uint8 // time-outs in a row
 	probes     uint8 // window probes without an answer
@@ -105,7 +106,7 @@ func (c *Conn) retransmissionTimeout(now clock.Time) {
 		return
 	}
 	c.layer.stats.Timeouts++
-	c.blackHole()
+	c.blackHole(now)
 	c.enterLoss(now)
 	if int(c.timer.retries) < 255 {
 		c.timer.retries++
