@@ -54,7 +54,7 @@ type Kit struct {
 	iface    *stack.Interface
 	device   *loader.Device
 	tables   *bpf.Tables
-	follower *kernel.Follower // shared mode
+	follower *kernel.Follower
 	ports    *kernel.Ports    // shared mode
 	log      *slog.Logger
 
@@ -111,6 +111,9 @@ func (k *Kit) open(cfg Config) error {
 	for _, l := range k.device.Links() {
 		card.Links = append(card.Links, l)
 	}
+	if k.follower, err = kernel.NewFollower(kernel.FollowerConfig{Interface: card.Name, Logger: k.log}); err != nil {
+		return err
+	}
 	if owned {
 		card.Mode, card.Ports = stack.Owned, kernel.NewOwnedPorts(steering{k.tables})
 	} else {
@@ -126,9 +129,6 @@ func (k *Kit) open(cfg Config) error {
 func (k *Kit) shared(card *stack.InterfaceConfig) error {
 	card.Mode = stack.Shared
 	var err error
-	if k.follower, err = kernel.NewFollower(kernel.FollowerConfig{Interface: card.Name, Logger: k.log}); err != nil {
-		return err
-	}
 	if k.ports, err = kernel.NewPorts(kernel.PortsConfig{Steer: steering{k.tables}, Logger: k.log}); err != nil {
 		return err
 	}
@@ -153,10 +153,12 @@ func (k *Kit) start(card stack.InterfaceConfig) error {
 	}
 	k.stack.Start()
 	k.Kit = socketapi.New(k.stack)
-	if k.follower != nil {
-		if err := k.follower.Start(s); err != nil {
-			return err
-		}
+	follow := kernel.Sink(s)
+	if card.Mode == stack.Owned {
+		follow = linkSink{s}
+	}
+	if err := k.follower.Start(follow); err != nil {
+		return err
 	}
 	return k.tables.SetEnabled(true)
 }
@@ -208,10 +210,5 @@ func (k *Kit) LinkCounters() []loader.Counters {
 	return counters
 }
 
-// FollowerStats are the figures of what follows the kernel in shared mode, zeros in owned mode.
-func (k *Kit) FollowerStats() kernel.FollowerStats {
-	if k.follower == nil {
-		return kernel.FollowerStats{}
-	}
-	return k.follower.Stats()
-}
+// FollowerStats are the figures of what follows the kernel: in owned mode only its link.
+func (k *Kit) FollowerStats() kernel.FollowerStats { return k.follower.Stats() }

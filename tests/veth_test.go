@@ -424,3 +424,18 @@ func TestCardDown(t *testing.T) {
 	require.NoError(t, lab.Right.Links().LinkSetUp(card))
 	passes("up again")
 }
+
+// An owned address follows the card's MTU as well: what is sent after a change fits.
+func TestOwnedModeFollowsTheMTU(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
+	addr := echo(t, k)
+	for _, n := range []*netlab.Namespace{lab.Left, lab.Right} {
+		link, err := n.Links().LinkByName(n.Interface())
+		require.NoError(t, err)
+		require.NoError(t, n.Links().LinkSetMTU(link, 1300))
+	}
+	require.Eventually(t, func() bool { return k.Interface().MTU() == 1300 }, 10*time.Second, time.Millisecond)
+	payload := make([]byte, 4000)
+	require.Equal(t, payload, exchange(t, lab.Left, addr.String(), payload))
+}
