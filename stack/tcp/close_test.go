@@ -255,3 +255,24 @@ func TestTimeWaitOldSegments(t *testing.T) {
 	p.arrives(RST, seq(p.c.rcv.nxt+1))
 	p.wantState(TimeWait)
 }
+
+// RFC 7323 §3.2: a TSopt SHOULD be on an RST, too.
+func TestAbortHasTimestamp(t *testing.T) {
+	p := established(t, withTimestamps)
+	p.c.Abort(p.now)
+	p.emit()
+	require.Equal(t, uint32(5000), p.wants(RST|ACK).Options.Timestamp.Ecr)
+}
+
+// RFC 9293 §3.6.1, MAY-2: the numbers of a connection that follows one in
+// TIME-WAIT begin behind those of the old one, however fast that was.
+func TestTimeWaitReuseAfterFastConnection(t *testing.T) {
+	p := timeWait(t)
+	p.c.snd.nxt += 1 << 30
+	syn := &Segment{Seq: p.c.rcv.nxt + 1, Flags: SYN, Window: 1000, Options: wire.NoTCPOptions()}
+	var next script
+	next.c.Init(p.layer, p.c.ID(), 1500, &next.tx, &next.rx)
+	next.c.AcceptAfter(p.now, syn, &p.c)
+	require.True(t, next.c.snd.iss.After(p.c.snd.nxt))
+	require.Equal(t, next.c.snd.iss, next.c.snd.una)
+}

@@ -9,7 +9,7 @@ import (
 // and an ACK if one is due and nothing else carried it. It reports whether it
 // ended because out had no room; the caller then calls it again once there is.
 func (c *Conn) Emit(now clock.Time, out Output) (more bool) {
-	if c.due.rst && !c.emitRST(out) {
+	if c.due.rst && !c.emitRST(now, out) {
 		return true
 	}
 	switch c.state {
@@ -58,10 +58,14 @@ func (c *Conn) send(out Output, s *Segment) bool {
 	return true
 }
 
-// emitRST sends the RST that is due.
-func (c *Conn) emitRST(out Output) bool {
+// emitRST sends the RST that is due, with a timestamp where the peer takes them
+// (RFC 7323 section 3.2).
+func (c *Conn) emitRST(now clock.Time, out Output) bool {
 	s := &c.layer.out
 	*s = Segment{Seq: c.due.rstSeq, Ack: c.due.rstAck, Flags: wire.TCPFlags(c.due.rstFlags), Options: wire.NoTCPOptions()}
+	if c.ts.on && c.state != SynSent {
+		s.Options.Timestamp = wire.TCPTimestamp{Has: true, Val: c.timestamp(now), Ecr: c.ts.recent}
+	}
 	if !out.Send(s) {
 		return false
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/stack/wire"
 )
 
 // RFC 1191 §6.5: what was too large leaves again at once, in smaller segments, and
@@ -167,4 +169,55 @@ func TestInfo(t *testing.T) {
 	require.Equal(t, rtt, i.SRTT)
 	require.Equal(t, rtt, i.LastSent)
 	require.Equal(t, 8*testMSS, p.tx.Used())
+}
+
+// RFC 1191 §6.3: a smaller MTU is believed for ten minutes; what the routes say counts
+// at once.
+func TestMTUIsTriedAgain(t *testing.T) {
+	p := established(t, peer(func(s *Segment) { s.Options.MSS = 1460 }))
+	p.write(2920)
+	require.True(t, p.c.PathError(p.now, FragNeeded, 1040, p.snd(0)))
+	p.emit()
+	p.out = nil
+	p.arrives(ACK)
+	p.wait(9 * time.Minute)
+	p.write(2000)
+	p.wants(ACK, text(1000))
+	p.wants(ACK, text(1000))
+	p.arrives(ACK)
+	p.wait(time.Minute)
+	p.write(2000)
+	p.wants(ACK, text(1460))
+	p.arrives(ACK)
+	p.c.SetMTU(640)
+	p.out = nil
+	p.write(1000)
+	p.wants(ACK, text(600))
+}
+
+// TCP_MAXSEG limits the MSS announced, and what is sent (RFC 9293 §3.7.1).
+func TestSetMaxSegment(t *testing.T) {
+	p, _ := newScript(t, nil)
+	p.c.SetMaxSegment(700)
+	p.c.Connect(p.now)
+	p.emit()
+	require.Equal(t, uint16(700), p.wants(SYN).Options.MSS)
+	p = established(t)
+	p.c.SetMaxSegment(1)
+	p.write(100)
+	p.wants(ACK, text(DefaultConfig().MinMSS))
+	p.c.SetMaxSegment(0)
+	require.Equal(t, testMSS, p.c.Info(p.now).SendMSS)
+}
+
+// A segment with malformed options is not used (RFC 9293 §3.1, MUST-7).
+func TestParse(t *testing.T) {
+	b := []byte{0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x60, 0x10, 0, 5, 0, 0, 0, 0, 2, 40, 0, 0}
+	view, err := wire.ParseTCP(b)
+	require.NoError(t, err)
+	var s Segment
+	require.ErrorIs(t, s.Parse(view, CE), wire.ErrTCPOption)
+	b[20], b[21] = 1, 0
+	require.NoError(t, s.Parse(view, CE))
+	require.Equal(t, Segment{Seq: 3, Ack: 4, Flags: ACK, Window: 5, ECN: CE, Options: wire.NoTCPOptions(), Payload: []byte{}}, s)
 }
