@@ -8,7 +8,7 @@ import (
 
 // ackEvent is what one ACK told; loss recovery and congestion control read it.
 type ackEvent struct {
-	una       Seq           // SND.UNA before
+	fack      Seq           // highest number that the peer was known to have before
 	acked     uint32        // segments newly covered by SEG.ACK
 	sacked    uint32        // segments newly covered by SACK blocks
 	lost      uint32        // segments newly taken for lost
@@ -31,7 +31,10 @@ func (e *ackEvent) delivered() uint32 { return e.acked + e.sacked }
 // forgets what SEG.ACK covers, takes the window, and hands what it learnt to
 // loss recovery and congestion control.
 func (c *Conn) acknowledged(now clock.Time, s *Segment) {
-	e := ackEvent{una: c.snd.una, limited: c.cc.isLimited()}
+	e := ackEvent{fack: c.snd.una, limited: c.cc.isLimited()}
+	if c.flight != nil {
+		e.fack = c.flight.fack
+	}
 	e.advanced = s.Ack.After(c.snd.una)
 	if s.Ack.Before(c.snd.una) {
 		// An old ACK. Its SACK blocks may still be news.
@@ -95,6 +98,9 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 			c.arrived(now, r, e)
 			if r.mark&sacked == 0 {
 				e.acked++
+				if r.mark&everRexmt == 0 && r.end.Before(e.fack) {
+					c.reordered()
+				}
 			}
 			f.pop()
 		}
@@ -212,7 +218,7 @@ func (c *Conn) markSpan(now clock.Time, left, right Seq, e *ackEvent) {
 			continue
 		}
 		c.arrived(now, r, e)
-		if r.mark&everRexmt == 0 && r.end.Before(f.fack) {
+		if r.mark&everRexmt == 0 && r.end.Before(e.fack) {
 			c.reordered()
 		}
 		f.markSacked(r)

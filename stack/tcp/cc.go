@@ -21,7 +21,7 @@ type congestion interface {
 	// arrived, and the last of them took rtt, 0 where that is not known.
 	acked(c *Conn, now clock.Time, n uint32, rtt time.Duration)
 	// reduced returns ssthresh after congestion.
-	reduced(c *Conn, now clock.Time) uint32
+	reduced(c *Conn) uint32
 	// undone takes back what reduced remembered.
 	undone(c *Conn)
 	// idled tells that nothing was sent for this long.

@@ -85,15 +85,15 @@ func TestCubicReduction(t *testing.T) {
 	p := established(t, with(func(c *Config) { c.Congestion = "cubic" }))
 	cc := &p.c.cc
 	cc.cwnd = 100
-	require.Equal(t, uint32(70), cubic{}.reduced(&p.c, p.now))
+	require.Equal(t, uint32(70), cubic{}.reduced(&p.c))
 	require.Equal(t, 100.0, cc.algorithm.cubic.wMax)
 	cc.cwnd = 80
-	require.Equal(t, uint32(56), cubic{}.reduced(&p.c, p.now))
+	require.Equal(t, uint32(56), cubic{}.reduced(&p.c))
 	require.InDelta(t, 68, cc.algorithm.cubic.wMax, 1e-9)
 	cubic{}.undone(&p.c)
 	require.Equal(t, 100.0, cc.algorithm.cubic.wMax)
 	cc.cwnd = 2
-	require.Equal(t, uint32(2), cubic{}.reduced(&p.c, p.now), "RFC 5681 §3.1: at least 2")
+	require.Equal(t, uint32(2), cubic{}.reduced(&p.c), "RFC 5681 §3.1: at least 2")
 }
 
 // RFC 9406 §4.2: slow start gives way to conservative slow start when round trips

@@ -24,8 +24,7 @@ type cubicState struct {
 	wMax  float64    // W_max
 	k     float64    // K, seconds
 	wEst  float64    // W_est
-	start float64    // cwnd_epoch
-	prior float64    // W_max before the last reduction
+	prior float64    // W_max before the last reduction, to undo it
 }
 
 func (cubic) name() string { return "cubic" }
@@ -48,8 +47,8 @@ func (cubic) acked(c *Conn, now clock.Time, n uint32, rtt time.Duration) {
 	}
 	target := s.target(float64(cc.cwnd), now.Sub(s.epoch)+c.rtt.srtt)
 	alpha := float64(cubicAlpha)
-	if s.wEst >= s.prior {
-		alpha = 1 // section 4.3: as fast as Reno once it is where it was
+	if s.wEst >= float64(cc.priorCwnd) {
+		alpha = 1 // section 4.3: as fast as Reno once it is at cwnd_prior
 	}
 	s.wEst += alpha * float64(n) / float64(cc.cwnd)
 	target = max(target, s.wEst) // the Reno-friendly region
@@ -64,7 +63,6 @@ func (cubic) acked(c *Conn, now clock.Time, n uint32, rtt time.Duration) {
 // begin starts an epoch of congestion avoidance (RFC 9438 section 4.2).
 func (s *cubicState) begin(now clock.Time, cwnd float64) {
 	s.epoch = now
-	s.start = cwnd
 	s.wEst = cwnd
 	s.k = 0
 	if s.wMax > cwnd {
@@ -86,7 +84,7 @@ func (s *cubicState) target(cwnd float64, t time.Duration) float64 {
 
 // reduced is the multiplicative decrease with fast convergence (RFC 9438 sections 4.6
 // and 4.7).
-func (cubic) reduced(c *Conn, _ clock.Time) uint32 {
+func (cubic) reduced(c *Conn) uint32 {
 	s := &c.cc.algorithm.cubic
 	cwnd := float64(c.cc.cwnd)
 	s.prior = s.wMax

@@ -15,9 +15,9 @@ type Info struct {
 	SoftError       error  // last thing a router said about the path
 
 	SACK, Timestamps, ECN bool
-	SendScale             uint8 // Snd.Wind.Shift, -1 as a flag is WindowScale
-	ReceiveScale          uint8
 	WindowScale           bool
+	SendScale             uint8 // Snd.Wind.Shift (RFC 7323 section 2.2)
+	ReceiveScale          uint8 // Rcv.Wind.Shift
 
 	RTO, SRTT, RTTVar, MinRTT time.Duration
 	DelayedACK                time.Duration

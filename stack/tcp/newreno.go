@@ -27,7 +27,7 @@ func (newReno) acked(c *Conn, _ clock.Time, n uint32, rtt time.Duration) {
 
 // reduced is half of what is in flight (RFC 5681 section 3.1, equation 4; cwnd
 // stands for FlightSize, because it is validated).
-func (newReno) reduced(c *Conn, _ clock.Time) uint32 { return max(c.cc.cwnd/2, minCwnd) }
+func (newReno) reduced(c *Conn) uint32 { return max(c.cc.cwnd/2, minCwnd) }
 
 func (newReno) undone(*Conn) {}
 

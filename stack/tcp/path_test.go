@@ -165,6 +165,7 @@ func TestInfo(t *testing.T) {
 	require.Equal(t, [4]uint32{8, 3, 1, 1}, [4]uint32{i.InFlight, i.Sacked, i.Lost, i.Retransmitting})
 	require.Equal(t, uint32(1), i.Retransmitted)
 	require.Equal(t, uint32(1), i.TotalLost)
+	require.False(t, i.ReorderingSeen, "what one ACK covers was not reordered")
 	require.Equal(t, uint64(2000), i.Delivered)
 	require.Equal(t, rtt, i.SRTT)
 	require.Equal(t, rtt, i.LastSent)

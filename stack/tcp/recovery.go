@@ -222,7 +222,7 @@ func (c *Conn) enterLoss(now clock.Time) {
 	if cc.state <= caDisorder || !cc.highSeq.After(c.snd.una) || cc.state == caLoss && c.timer.retries == 0 {
 		cc.priorSsthresh = cc.currentSsthresh()
 		cc.priorCwnd = cc.cwnd
-		cc.ssthresh = c.opt.congestion.reduced(c, now)
+		cc.ssthresh = c.opt.congestion.reduced(c)
 		c.beginUndo()
 		c.ecnReduced()
 	}
