@@ -219,6 +219,13 @@ func TestHandlerSeesThePacket(t *testing.T) {
 	require.Equal(t, uint64(1), i.Received)
 	require.Equal(t, uint64(5), i.RxBytes)
 	require.Zero(t, i.Sent)
+	s := h.handle("10.0.0.1:8", func(p *Packet) { p.ReplyWith([]byte("one")); p.ReplyWith([]byte(pattern(2000))); p.Echo() })
+	h.arrives("delivered", packet{}.udp(4000, 8, "hello"))
+	for h.take(0) != nil {
+	}
+	i = h.Sockets()[1]
+	require.Equal(t, s.LocalAddr(), i.Local)
+	require.Equal(t, [4]uint64{1, 5, 3, 2008}, [4]uint64{i.Received, i.RxBytes, i.Sent, i.TxBytes})
 }
 
 // RFC 768: a source port of 0 says that no answer is wanted.

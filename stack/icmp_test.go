@@ -161,6 +161,7 @@ func TestICMPErrorsPassUnconnectedSockets(t *testing.T) {
 func TestICMPQuoteIsChecked(t *testing.T) {
 	h := newHost(t)
 	s := h.connect("10.0.0.1:7", "10.0.0.2:9")
+	h.pinger("10.0.0.1:99")
 	quote := func(p packet, body []byte) []byte { return p.ip(wire.ProtocolUDP, body)[wire.EthernetLen:] }
 	ours := packet{from: hostIP, to: peerIP}
 	ports := func(p packet, from, to int) []byte { return quote(p, p.udpBody(from, to, []byte("hello"))) }
@@ -185,7 +186,7 @@ func TestICMPQuoteIsChecked(t *testing.T) {
 		"TCP":                                       ours.ip(wire.ProtocolTCP, ours.udpBody(7, 9, []byte("hello")))[wire.EthernetLen:],
 		"another protocol":                          ours.ip(47, ours.udpBody(7, 9, []byte("hello")))[wire.EthernetLen:],
 		"an echo that nobody sent":                  ours.icmp(wire.ICMPEcho, 0, 7<<16, nil)[wire.EthernetLen:],
-		"an echo reply, for which no error is made": ours.icmp(wire.ICMPEchoReply, 0, 7<<16, nil)[wire.EthernetLen:],
+		"an echo reply, for which no error is made": ours.icmp(wire.ICMPEchoReply, 0, 99<<16, nil)[wire.EthernetLen:],
 	} {
 		h.arrives("icmp-quote", about(q), why)
 	}

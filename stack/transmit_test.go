@@ -87,6 +87,24 @@ func TestTransmitRingIsShared(t *testing.T) {
 
 func sentUDPPort(f []byte) uint16 { return sent(f).udp().SrcPort() }
 
+// A socket that writes again and again while the ring is full is one sender all the same.
+func TestTransmitListsASenderOnce(t *testing.T) {
+	h, room := newScarce(t)
+	s, other := h.bind("10.0.0.1:7"), h.bind("10.0.0.1:8")
+	*room = 0
+	for range 100 {
+		s.writes("x", "10.0.0.2:9")
+		other.writes("x", "10.0.0.2:9")
+		h.Step(h.now)
+		require.Len(t, h.iface.engines[0].senders, 2)
+	}
+	*room, h.stalled = 1000, false
+	for range 200 {
+		require.NotNil(t, h.take(0))
+	}
+	require.Empty(t, h.iface.engines[0].senders)
+}
+
 // A flush is a system call: a step that finds the ring full makes one for it, however many packets want out, and one at its end.
 func TestTransmitFlushesOnce(t *testing.T) {
 	flushes := 0
