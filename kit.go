@@ -55,7 +55,7 @@ type Kit struct {
 	device   *loader.Device
 	tables   *bpf.Tables
 	follower *kernel.Follower
-	ports    *kernel.Ports    // shared mode
+	ports    *kernel.Ports // shared mode
 	log      *slog.Logger
 
 	closeOnce sync.Once
