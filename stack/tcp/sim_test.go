@@ -188,15 +188,11 @@ func (m *sim) cross(e *end, b []byte, ecn ECN) {
 		m.buffers = append(m.buffers, b[:cap(b)])
 		return
 	}
-	copies := 1
+	copies := [][]byte{b}
 	if p.dup > 0 && m.rng.Float64() < p.dup {
-		copies = 2
+		copies = append(copies, append(make([]byte, 0, 2048), b...))
 	}
-	for k := range copies {
-		data := b
-		if k > 0 {
-			data = append(make([]byte, 0, 2048), b...)
-		}
+	for _, data := range copies {
 		at := leaves.Add(p.delay)
 		if p.jitter > 0 {
 			at = at.Add(time.Duration(m.rng.Int64N(int64(p.jitter))))
