@@ -177,12 +177,17 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 func (e *Engine) receiveForwarded(frame []byte, any bool) {
 	e.stats.RxForwarded++
 	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, !any, any
-	r := e.ethernet(frame)
-	if r == NotDropped {
-		return
+	if any && e.tapping.tap != nil {
+		e.tapping.hold(frame)
 	}
-	e.stats.Drops[r]++
-	if e.tapping.tap != nil && r != DropARPNotForUs { // the tap has seen it where it came, without its end
+	r := e.ethernet(frame)
+	if r != NotDropped {
+		e.stats.Drops[r]++
+	}
+	switch {
+	case e.tapping.holding:
+		e.releaseTap(r)
+	case e.tapping.tap != nil && r != NotDropped && r != DropARPNotForUs: // the tap has seen it where it came, without its end
 		e.tapping.tap(e.iface, e.queue, Received, r, e.now, frame)
 	}
 }

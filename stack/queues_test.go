@@ -121,6 +121,9 @@ func TestQueuesKeepAFlow(t *testing.T) {
 	for _, q := range []int{2, 0, 3, 1, 1} {
 		h.arrivesOn(q, "delivered", packet{}.udp(9, 7, "x"))
 		s.wants("x", "10.0.0.2:9")
+		for range 3 {
+			s.wantNothing("looking in vain changes nothing")
+		}
 		s.writes("answer", "10.0.0.2:9")
 		h.wantOn(q, "10.0.0.1.7 > 10.0.0.2.9: udp 6")
 		h.arrivesOn(q, "delivered", packet{}.udp(9, 8, "x"))
@@ -153,6 +156,29 @@ func TestQueuesAreReadInTurn(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, heard["queue 1"]*heard["queue 2"]*heard["queue 3"], "%v", heard)
+}
+
+// Of what the engines know of a neighbour the list shows what was confirmed last, and any answer rather than none.
+func TestQueuesListNeighboursOnce(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		h := newHost(t, twoQueues, strange)
+		old, fresh := h.iface.engines[first], h.iface.engines[1-first]
+		set := func(e *Engine, ip string, mac wire.HardwareAddr) {
+			e.setNeighbour(addr(ip), mac, nil, NeighbourReachable)
+		}
+		set(old, peerIP, otherMAC)
+		set(old, otherIP, otherMAC)
+		h.wait(seconds(5))
+		set(fresh, peerIP, peerMAC)
+		fresh.neighbour(addr(otherIP))
+		list := h.iface.Neighbours()
+		require.Len(t, list, 2)
+		require.Equal(t, net.HardwareAddr(peerMAC[:]), list[0].HardwareAddr, "the newer one")
+		require.Equal(t, NeighbourReachable, list[1].State, "not the one that is only asked for")
+		for q := range 2 {
+			h.take(q)
+		}
+	}
 }
 
 // The figures of each queue are its own.

@@ -337,6 +337,9 @@ func TestLinkFails(t *testing.T) {
 				_, err := receive(d, NewWaiter(), make([]byte, 10))
 				errs <- err
 			}()
+			sender := bound(t, s, "10.0.0.1:8")
+			_, err = sender.Write([]Message{{Addr: ap("10.0.0.2:7")}})
+			require.NoError(t, err)
 			w.End(0).Fail(gone)
 			require.ErrorIs(t, <-told, syscall.ENODEV)
 			require.Equal(t, syscall.ENETDOWN, <-errs)
@@ -345,6 +348,9 @@ func TestLinkFails(t *testing.T) {
 			require.Equal(t, syscall.ENETDOWN, err)
 			_, err = d.Write([]Message{{Addr: ap("10.0.0.2:7")}})
 			require.Equal(t, syscall.ENETDOWN, err)
+			require.Equal(t, syscall.ENETDOWN, sender.TakeError())
+			_, err = sender.Write([]Message{{Addr: ap("10.0.0.2:7")}})
+			require.Equal(t, syscall.ENETDOWN, err, "also who has sent there before")
 			_, err = lo.Write([]Message{{Buf: []byte("x"), Addr: ap("127.0.0.1:7")}})
 			require.NoError(t, err)
 			_, err = receive(lo, NewWaiter(), make([]byte, 10))
@@ -354,6 +360,27 @@ func TestLinkFails(t *testing.T) {
 			require.Empty(t, told)
 			require.False(t, i.Queues()[0].Running)
 		})
+	}
+}
+
+// An engine that sleeps wakes by itself for its timers: a datagram of which the rest does not come times out.
+func TestSleepingEnginesKeepTime(t *testing.T) {
+	for _, wait := range []WaitMode{Interrupt, Adaptive, Busy} {
+		w := linktest.New(linktest.Config{RealTime: true})
+		s := New(Config{Seed: 1, Limits: Limits{ReassemblyTimeout: 50 * time.Millisecond}})
+		i, err := s.AddInterface(InterfaceConfig{
+			Name: "eth0", Mode: Owned, Links: []Link{w.End(0)}, Addresses: []netip.Prefix{prefix("10.0.0.1/24")}, Wait: wait,
+		})
+		require.NoError(t, err)
+		i.SetNeighbour(entry(peerIP, peerMAC, NeighbourPermanent))
+		s.Start()
+		w.End(1).Inject(pieces(1, pattern(60), 24)[0])
+		require.Eventually(t, func() bool { // looks at the wire only: a look at the stack would wake it
+			f := w.End(1).Take()
+			return f != nil && describe(f) == "10.0.0.1 > 10.0.0.2: icmp time exceeded code 1 [10.0.0.2.4000 > 10.0.0.1.7: udp]"
+		}, patience, time.Millisecond)
+		require.NoError(t, s.Close())
+		require.Zero(t, s.Stats().Held)
 	}
 }
 

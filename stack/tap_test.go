@@ -117,6 +117,20 @@ func TestTapOfQueues(t *testing.T) {
 	require.NotZero(t, h.Stats().Forwarded)
 }
 
+// What arrives on a queue that only receives is seen with its end, once, where it is looked at.
+func TestTapOfAReceiveOnlyQueue(t *testing.T) {
+	h := newHost(t, muteQueue1)
+	lines := h.record()
+	h.arrivesOn(1, "answered forwarded", packet{}.ping(1, 1, "x"))
+	h.arrivesOn(1, "forwarded udp-port", packet{}.udp(4000, 0, "x"))
+	require.Equal(t, []string{
+		"eth0 0 in 10.0.0.2 > 10.0.0.1: icmp echo request id 1 seq 1 length 9",
+		"eth0 0 out 10.0.0.1 > 10.0.0.2: icmp echo reply id 1 seq 1 length 9",
+		"eth0 0 in udp-port 10.0.0.2.4000 > 10.0.0.1.0: udp 1",
+	}, *lines)
+	require.NotNil(t, h.take(0))
+}
+
 func TestDirectionNames(t *testing.T) {
 	require.Equal(t, "in", Received.String())
 	require.Equal(t, "out", Transmitted.String())
