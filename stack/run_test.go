@@ -384,19 +384,40 @@ func TestSleepingEnginesKeepTime(t *testing.T) {
 	}
 }
 
-// An engine with nothing to do sleeps, in every mode but one.
+// An engine with nothing to do sleeps, in every mode but one, also after it was called.
 func TestIdleEnginesSleep(t *testing.T) {
 	for _, wait := range []WaitMode{Interrupt, Adaptive, Busy} {
-		a, _ := running(t, 1, wait)
-		eth := a.Interfaces()[0]
-		asleep := func() bool { return a.engines[1].asleep.Load() }
-		if wait == Busy {
-			before := eth.Queues()[0].Steps
-			require.Eventually(t, func() bool { return eth.Queues()[0].Steps > before+100 }, patience, time.Millisecond)
-			require.False(t, asleep())
-			continue
+		link := &bedroom{Link: linktest.New(linktest.Config{RealTime: true}).End(0)}
+		s := New(Config{Seed: 1})
+		i, err := s.AddInterface(InterfaceConfig{
+			Name: "eth0", Mode: Owned, Links: []Link{link}, Addresses: []netip.Prefix{prefix("10.0.0.1/24")}, Wait: wait,
+		})
+		require.NoError(t, err)
+		s.Start()
+		for range 3 {
+			before := i.Queues()[0]
+			require.True(t, before.Running)
+			if wait == Busy {
+				require.Eventually(t, func() bool { return i.Queues()[0].Steps > before.Steps+100 }, patience, time.Millisecond)
+				require.False(t, link.asleep.Load())
+			} else {
+				require.Eventually(t, link.asleep.Load, patience, time.Millisecond)
+			}
 		}
-		require.Eventually(t, asleep, patience, time.Millisecond)
-		require.True(t, eth.Queues()[0].Running)
+		require.NoError(t, s.Close())
 	}
+}
+
+// A bedroom is a link that knows whether its engine sleeps.
+type bedroom struct {
+	Link
+	asleep atomic.Bool
+}
+
+func (l *bedroom) Wait(timeout time.Duration) error {
+	if timeout != 0 {
+		l.asleep.Store(true)
+		defer l.asleep.Store(false)
+	}
+	return l.Link.Wait(timeout)
 }
