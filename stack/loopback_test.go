@@ -68,6 +68,8 @@ func TestLoopbackAnswers(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, ap(c.server+":0"), m.Addr)
 			require.Equal(t, wire.ICMPEchoReply, wire.ICMP(m.Buf).Type())
+			require.Zero(t, h.Stats().TxDrops)
+			require.Zero(t, h.Stats().Drops[DropTransmitFull])
 			h.wantIdle("no card sees it")
 			require.Nil(t, card.Take())
 		})
