@@ -101,6 +101,7 @@ func BenchmarkDemux(b *testing.B) {
 			for i := range frames {
 				frames[i] = packet{}.udp(4000, 1+i*(n/len(frames)), "x")
 			}
+			h.hosed = true
 			before := e.stats.Delivered
 			i := 0
 			for b.Loop() {
