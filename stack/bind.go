@@ -2,6 +2,7 @@ package stack
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"kitnet.dev/kit/stack/wire"
@@ -24,8 +25,9 @@ type bindKey struct {
 
 // bindEntry counts the sockets that share a port (SO_REUSEPORT).
 type bindEntry struct {
-	users int
+	users int // sockets
 	reuse bool
+	conns atomic.Int32 // connections that a listening socket took; they hold the port when it is closed
 }
 
 // Bind gives the socket a local address and port, or for ICMP an identifier. Port 0 picks a free one. The address 0.0.0.0
@@ -48,17 +50,23 @@ func (d *Datagram) bind(a wire.Addr, port uint16) error {
 	if d.bound.Load() != nil {
 		return syscall.EINVAL
 	}
+	return d.s.bindAnywhere(a, func(i *Interface, a wire.Addr) error { return d.bindOn(i, a, port) })
+}
+
+// bindAnywhere calls bind for the address a, or where that is 0 for one address of ours after the other until one is not
+// taken, those of cards before the loopback's.
+func (s *Stack) bindAnywhere(a wire.Addr, bind func(*Interface, wire.Addr) error) error {
 	if a != 0 {
-		i := d.s.ownerOf(a)
+		i := s.ownerOf(a)
 		if i == nil {
 			return syscall.EADDRNOTAVAIL
 		}
-		return d.bindOn(i, a, port)
+		return bind(i, a)
 	}
 	err := error(syscall.EADDRNOTAVAIL)
-	for _, i := range d.s.ifaces() {
+	for _, i := range s.ifaces() {
 		for _, p := range i.prefixes() {
-			if err = d.bindOn(i, p.Addr, port); err != syscall.EADDRINUSE {
+			if err = bind(i, p.Addr); err != syscall.EADDRINUSE {
 				return err
 			}
 		}
@@ -81,7 +89,7 @@ func (d *Datagram) bindFor(dst wire.Addr) error {
 }
 
 func (d *Datagram) bindOn(i *Interface, a wire.Addr, port uint16) error {
-	port, err := d.s.takePort(i, bindKey{d.proto, a, port}, d.reuse)
+	port, _, err := d.s.takePort(i, bindKey{d.proto, a, port}, d.reuse, false)
 	if err != nil {
 		return err
 	}
@@ -95,29 +103,33 @@ func (d *Datagram) bindOn(i *Interface, a wire.Addr, port uint16) error {
 }
 
 // takePort enters a port in the register, and reserves it outside where there is an outside.
-func (s *Stack) takePort(i *Interface, k bindKey, reuse bool) (uint16, error) {
+// A port that only connections hold can be had with again (SO_REUSEADDR).
+func (s *Stack) takePort(i *Interface, k bindKey, reuse, again bool) (uint16, *bindEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k.port != 0 {
 		if b := s.binds[k]; b != nil {
-			if !reuse || !b.reuse {
-				return 0, syscall.EADDRINUSE
+			if b.users == 0 && again {
+				b.reuse = reuse
+			} else if b.users == 0 || !reuse || !b.reuse {
+				return 0, nil, syscall.EADDRINUSE
 			}
 			b.users++
-			return k.port, nil
+			return k.port, b, nil
 		}
 	}
 	if i.ports != nil {
 		port, err := i.ports.Reserve(k.proto, k.addr.Netip(), k.port)
 		if err != nil {
-			return 0, errnoOf(err)
+			return 0, nil, errnoOf(err)
 		}
 		k.port = port
 	} else if k.port == 0 && !s.pickPort(&k) {
-		return 0, syscall.EADDRINUSE
+		return 0, nil, syscall.EADDRINUSE
 	}
-	s.binds[k] = &bindEntry{users: 1, reuse: reuse}
-	return k.port, nil
+	b := &bindEntry{users: 1, reuse: reuse}
+	s.binds[k] = b
+	return k.port, b, nil
 }
 
 // pickPort finds a free port beginning at a random one (RFC 6056 §3.3.1).
@@ -136,11 +148,23 @@ func (s *Stack) pickPort(k *bindKey) bool {
 func (s *Stack) releasePort(i *Interface, k bindKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.binds[k]
-	if b == nil {
-		return
+	if b := s.binds[k]; b != nil {
+		b.users--
+		s.releaseUnused(i, k, b)
 	}
-	if b.users--; b.users > 0 {
+}
+
+// releaseConn gives up what the last connection held that a listening socket took.
+func (s *Stack) releaseConn(i *Interface, k bindKey, b *bindEntry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.binds[k] == b {
+		s.releaseUnused(i, k, b)
+	}
+}
+
+func (s *Stack) releaseUnused(i *Interface, k bindKey, b *bindEntry) {
+	if b.users > 0 || b.conns.Load() > 0 {
 		return
 	}
 	delete(s.binds, k)

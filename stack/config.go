@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -66,6 +67,7 @@ type Config struct {
 	Logger *slog.Logger // nil: silent
 	Seed   uint64       // 0: random. Fixes every random choice, for tests.
 	Limits Limits
+	TCP    *tcp.Config // nil: DefaultTCP. Its Random is the stack's. New panics where tcp.Config.Check finds fault with it.
 }
 
 // Limits bound what peers and users can make the stack hold. A zero field means its default.

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"kitnet.dev/kit/stack/ring"
+	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -80,10 +81,9 @@ func (s *Stack) NewDatagram(proto wire.Protocol) *Datagram {
 	d.rcvbuf.Store(int64(s.limits.ReceiveBuffer))
 	d.sndbuf.Store(int64(s.limits.SendBuffer))
 	d.halves = make([]atomic.Pointer[half], len(s.engines))
-	s.mu.Lock()
-	s.lastID++
-	d.id = s.lastID
+	d.id = s.lastID.Add(1)
 	d.heard.Store(uint32(d.id))
+	s.mu.Lock()
 	if s.closed {
 		d.closed.Store(true)
 	} else {
@@ -228,7 +228,7 @@ func (d *Datagram) Write(ms []Message) (int, error) {
 // kick shows the engine what was written.
 func (h *half) kick() {
 	h.tx.Writer().Publish()
-	h.e.push(h)
+	h.e.push(&h.dirty)
 }
 
 // writeOne puts one message into the ring of the half that it belongs to, and returns that half.
@@ -341,6 +341,7 @@ func (d *Datagram) newHalf(e *Engine, b *binding) *half {
 		local: b.local, localPort: b.port, remote: b.remote, remotePort: b.rport, connected: b.connected,
 		handler: d.handler,
 	}
+	h.dirty.half = h
 	d.halves[e.number].Store(h)
 	return h
 }
@@ -470,4 +471,9 @@ type SocketInfo struct {
 	Received, Sent        uint64 // datagrams
 	Dropped               uint64 // datagrams that found the receive buffer full
 	RxBytes, TxBytes      uint64 // payload
+
+	// Of streams. State is the RFC's name, such as "LISTEN" or "ESTABLISHED"; TCP is nil where there is no connection.
+	State   string
+	TCP     *tcp.Info
+	Backlog int // LISTEN: how many connections may wait or, with an acceptance count, be held
 }

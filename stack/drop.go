@@ -49,6 +49,17 @@ const (
 	DropUDPPort
 	DropUDPNoPort
 
+	// TCP.
+	DropTCPHeader
+	DropTCPChecksum
+	DropTCPBroadcast
+	DropTCPOptions
+	DropTCPPort
+	DropTCPNoPort
+	DropTCPListenIgnored
+	DropListenRefused
+	DropListenOverflow
+
 	// Sockets.
 	DropSocketFull
 
@@ -98,6 +109,15 @@ var dropReasons = [NumDropReasons]struct{ name, doc string }{
 	DropUDPChecksum:        {"udp-checksum", "The UDP checksum is wrong."},
 	DropUDPPort:            {"udp-port", "The destination port is 0."},
 	DropUDPNoPort:          {"udp-no-port", "No socket is bound to the destination port."},
+	DropTCPHeader:          {"tcp-header", "The packet is shorter than the TCP header in it, or that says a length below 20 bytes."},
+	DropTCPChecksum:        {"tcp-checksum", "The TCP checksum is wrong."},
+	DropTCPBroadcast:       {"tcp-broadcast", "A TCP segment was sent to a broadcast address (RFC 9293 §3.9.2.3)."},
+	DropTCPOptions:         {"tcp-options", "The TCP options are malformed."},
+	DropTCPPort:            {"tcp-port", "A port of a TCP segment is 0."},
+	DropTCPNoPort:          {"tcp-no-port", "No connection or listening socket has the segment's ports; it was answered with RST unless it was one."},
+	DropTCPListenIgnored:   {"tcp-listen-ignored", "A listening socket has no use for the segment: it is neither SYN nor an ACK that it gave a cookie for."},
+	DropListenRefused:      {"listen-refused", "The listening socket holds as many clients as it was told to; the SYN was answered with RST."},
+	DropListenOverflow:     {"listen-overflow", "As many connections wait for Accept as the backlog allows; the peer will try again."},
 	DropSocketFull:         {"socket-full", "The socket's receive buffer is full."},
 	DropNoRoute:            {"no-route", "No route leads to the destination over this interface."},
 	DropNeighbourFailed:    {"neighbour-failed", "The next hop does not answer ARP."},

@@ -50,6 +50,7 @@ type Engine struct {
 	woke      bool    // this step woke somebody
 
 	// Tables.
+	tcpEngine
 	wheel      wheel
 	neighbours map[wire.Addr]*neighbour
 	pmtu       map[wire.Addr]pathMTU
@@ -72,8 +73,8 @@ type Engine struct {
 
 	// What other goroutines touch.
 	_        [64]byte
-	dirty    atomic.Pointer[half] // MPSC stack of halves with something to send
-	asleep   atomic.Bool          // about to sleep or sleeping: whoever has work must wake
+	dirty    atomic.Pointer[dirtyLink] // MPSC stack of what has something to send
+	asleep   atomic.Bool               // about to sleep or sleeping: whoever has work must wake
 	hasCalls atomic.Bool
 	callMu   sync.Mutex
 	calls    []call
@@ -106,6 +107,9 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 		e.ids[n] = uint16(s.rand.Uint32())
 	}
 	e.frags.init()
+	e.layer = s.newLayer()
+	e.listeners = make(map[listenKey][]*listening)
+	e.conns.init(s.connKey)
 	e.input, e.inLocal = e.receive, e.receiveLocal
 	e.via = e
 	return e
@@ -137,6 +141,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	more := e.emit()
 	stuck := more && e.full && e.stats.Output == before
 	n += e.loop.Poll(budget, e.inLocal)
+	more = more || len(e.active) > 0 // what came by the loopback is answered in the next step
 	e.publish()
 	if e.unflushed {
 		e.flush()
@@ -155,13 +160,21 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 // down, say, and may stay so for long.
 const stuckInterval = 100 * time.Microsecond
 
-// push puts a half that has something to send on the dirty list and wakes the engine if it sleeps.
-func (e *Engine) push(h *half) {
-	if !h.queued.Swap(true) {
+// A dirtyLink is what a half or a stream has on the engine's dirty list.
+type dirtyLink struct {
+	queued atomic.Bool
+	next   *dirtyLink
+	half   *half // or
+	stream *Stream
+}
+
+// push puts what has something to send, or to ask of the engine, on the dirty list and wakes the engine if it sleeps.
+func (e *Engine) push(l *dirtyLink) {
+	if !l.queued.Swap(true) {
 		for {
 			head := e.dirty.Load()
-			h.next = head
-			if e.dirty.CompareAndSwap(head, h) {
+			l.next = head
+			if e.dirty.CompareAndSwap(head, l) {
 				break
 			}
 		}
@@ -170,15 +183,15 @@ func (e *Engine) push(h *half) {
 }
 
 // takeDirty empties the dirty list, the first that was pushed first.
-func (e *Engine) takeDirty() *half {
+func (e *Engine) takeDirty() *dirtyLink {
 	if e.dirty.Load() == nil {
 		return nil
 	}
-	var first *half
-	for h := e.dirty.Swap(nil); h != nil; {
-		next := h.next
-		h.next = first
-		first, h = h, next
+	var first *dirtyLink
+	for l := e.dirty.Swap(nil); l != nil; {
+		next := l.next
+		l.next = first
+		first, l = l, next
 	}
 	return first
 }

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"encoding/binary"
-	"sync/atomic"
 	"syscall"
 
 	"kitnet.dev/kit/stack/ring"
@@ -18,8 +17,7 @@ type half struct {
 	tx *ring.Chain // to be sent, ahead of each its outRecord
 
 	// The dirty list (engine.go): the user's side puts the half there when tx has something.
-	queued atomic.Bool
-	next   *half
+	dirty dirtyLink
 
 	local      wire.Addr
 	localPort  uint16 // or the ICMP identifier
@@ -129,18 +127,23 @@ const emitBudget = 256
 
 // emit sends what the sockets on the dirty list have written. It reports whether some have more.
 func (e *Engine) emit() (more bool) {
-	for h := e.takeDirty(); h != nil; {
-		next := h.next
-		h.next = nil
-		h.queued.Store(false)
-		if !h.again {
+	for l := e.takeDirty(); l != nil; {
+		next := l.next
+		l.next = nil
+		l.queued.Store(false)
+		if h := l.half; h == nil {
+			e.touch(l.stream)
+		} else if !h.again {
 			h.again = true
 			e.senders = append(e.senders, h)
 		}
-		h = next
+		l = next
+	}
+	if len(e.active) > 0 {
+		more = e.emitStreams()
 	}
 	if len(e.senders) == 0 {
-		return false
+		return more
 	}
 	kept := e.senders[:0]
 	for _, h := range e.senders {
@@ -156,7 +159,7 @@ func (e *Engine) emit() (more bool) {
 		first := kept[0]
 		kept[copy(kept, kept[1:])] = first
 	}
-	return len(kept) > 0
+	return more || len(kept) > 0
 }
 
 // emitHalf sends up to emitBudget datagrams of a socket, and reports whether it has more.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -88,6 +89,9 @@ func (e *Engine) icmpError(p wire.IPv4, m wire.ICMP, la *localAddr) DropReason {
 	if from == nil || from.kind != localUnicast || la.kind != localUnicast {
 		return DropICMPQuote
 	}
+	if q.Protocol == wire.ProtocolTCP && q.HasPorts {
+		return e.tcpError(&q, m)
+	}
 	h := from.quoted(&q)
 	if h == nil {
 		return DropICMPQuote
@@ -158,6 +162,13 @@ func icmpErrno(m wire.ICMP) syscall.Errno {
 func (e *Engine) sendFailed(q *wire.Quoted, errno syscall.Errno) {
 	la := e.local(q.Src)
 	if la == nil || q.FragmentOffset != 0 {
+		return
+	}
+	if q.Protocol == wire.ProtocolTCP {
+		if st := e.conns.get(&tcp.ID{Local: q.Src, Remote: q.Dst, LocalPort: q.SrcPort, RemotePort: q.DstPort}); st != nil {
+			e.sendingFailed(st, errno)
+			e.touch(st)
+		}
 		return
 	}
 	if h := la.quoted(q); h != nil && h.connected {

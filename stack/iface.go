@@ -30,6 +30,7 @@ type Interface struct {
 	gone       atomic.Bool // a link has failed: the device was deleted
 	idKey      uint64      // of the identifications of fragmented datagrams
 	routes     routeTable
+	flows      *flowTable // of a card with several queues
 }
 
 // Name is the card's name.

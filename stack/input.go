@@ -169,6 +169,8 @@ func (e *Engine) deliver(p wire.IPv4, la *localAddr) DropReason {
 	switch p.Protocol() {
 	case wire.ProtocolUDP:
 		return e.udp(p, la)
+	case wire.ProtocolTCP:
+		return e.tcp(p, la)
 	case wire.ProtocolICMP:
 		return e.icmp(p, la)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -29,7 +31,11 @@ type Stack struct {
 	rand    *rand.Rand
 	binds   map[bindKey]*bindEntry
 	sockets map[*Datagram]struct{}
-	lastID  uint64
+	streams map[*Stream]struct{} // bound or listening: connections are in their engines' tables
+	lastID  atomic.Uint64
+	tcp     tcp.Config
+	secret  [32]byte  // of the layers of all engines, so that one knows another's cookies
+	connKey [2]uint64 // of the tables of connections
 	started bool
 	closed  bool
 }
@@ -44,7 +50,7 @@ type owner struct {
 func New(cfg Config) *Stack {
 	s := &Stack{
 		limits: cfg.Limits.withDefaults(), log: cfg.Logger,
-		binds: make(map[bindKey]*bindEntry), sockets: make(map[*Datagram]struct{}),
+		binds: make(map[bindKey]*bindEntry), sockets: make(map[*Datagram]struct{}), streams: make(map[*Stream]struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -54,6 +60,7 @@ func New(cfg Config) *Stack {
 		seed = rand.Uint64()
 	}
 	s.rand = rand.New(rand.NewPCG(seed, seed^0x9E3779B97F4A7C15))
+	s.initTCP(cfg)
 	s.list.Store(&[]*Interface{})
 	lo := &Interface{stack: s, name: "lo", mode: Owned, loopback: true, wait: Interrupt, idKey: s.rand.Uint64()}
 	lo.mtu.Store(loopbackMTU)
@@ -99,6 +106,9 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 		s.engines = append(s.engines, e)
 	}
 	pairSenders(i.engines)
+	if len(i.engines) > 1 {
+		i.flows = new(flowTable)
+	}
 	for _, e := range s.engines {
 		e.inboxes = append(e.inboxes, make([]atomic.Pointer[inbox], len(s.engines)-len(e.inboxes))...)
 	}
@@ -159,6 +169,7 @@ func (s *Stack) Close() error {
 	for _, d := range open {
 		d.Close()
 	}
+	s.closeStreams()
 	for _, e := range s.engines {
 		e.drain()
 		e.stop()
@@ -215,6 +226,14 @@ func (s *Stack) interfaceGone(i *Interface) {
 			d.fail(syscall.ENETDOWN)
 		}
 	}
+	for _, e := range i.engines {
+		e.post(func() {
+			e.conns.each(func(st *Stream) {
+				st.flags.Or(isBroken)
+				st.fail(syscall.ENETDOWN)
+			})
+		})
+	}
 }
 
 // Sockets lists the sockets, the oldest first.
@@ -224,8 +243,8 @@ func (s *Stack) Sockets() []SocketInfo {
 	for d := range s.sockets {
 		ds = append(ds, d)
 	}
+	streams := slices.Collect(maps.Keys(s.streams))
 	s.mu.Unlock()
-	slices.SortFunc(ds, func(a, b *Datagram) int { return cmp.Compare(a.id, b.id) })
 	out := make([]SocketInfo, len(ds))
 	for n, d := range ds {
 		out[n] = d.info()
@@ -237,8 +256,13 @@ func (s *Stack) Sockets() []SocketInfo {
 					out[n].count(&h.counts)
 				}
 			}
+			e.conns.each(func(st *Stream) { out = append(out, st.info(e.now)) })
 		})
 	}
+	for _, st := range streams {
+		out = append(out, st.idleInfo())
+	}
+	slices.SortFunc(out, func(a, b SocketInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 

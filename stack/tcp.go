@@ -1,0 +1,551 @@
+package stack
+
+import (
+	"syscall"
+	"time"
+
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/tcp"
+	"kitnet.dev/kit/stack/wire"
+)
+
+// The engine's side of TCP: segments to the state machine of package tcp, and what it emits to the wire.
+
+// tcpEngine is what an engine keeps for TCP.
+type tcpEngine struct {
+	layer     *tcp.Layer
+	conns     connTable
+	listeners map[listenKey][]*listening
+	active    []*Stream // touched in this step, or kept because the transmit ring was full
+	tcpIn     tcp.Segment
+	tcpAnswer tcp.Segment
+	tcpOut    segmentWriter
+	timeWaits int
+}
+
+// tcp takes a segment: RFC 9293 §3.10.7 begins here, with the connection that it belongs to.
+func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
+	b := p.Payload()
+	t, err := wire.ParseTCP(b)
+	if err != nil {
+		return DropTCPHeader
+	}
+	switch t.ChecksumState(p.Src(), p.Dst()) {
+	case wire.ChecksumBad:
+		return DropTCPChecksum
+	case wire.ChecksumPartial:
+		if !e.partial {
+			return DropTCPChecksum
+		}
+		e.stats.PartialChecksums++
+	}
+	if la.kind != localUnicast {
+		return DropTCPBroadcast // RFC 9293 §3.9.2.3, MUST-57
+	}
+	s := &e.tcpIn
+	if err := s.Parse(t, tcp.ECN(p.ECN())); err != nil {
+		return DropTCPOptions
+	}
+	id := tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
+	st := e.conns.get(&id)
+	if st == nil {
+		return e.tcpUnknown(&id, s)
+	}
+	if st.conn.State() == tcp.TimeWait && st.conn.Reusable(s) {
+		if l := e.listener(&id); l != nil {
+			return e.tcpReuse(st, l, s)
+		}
+	}
+	st.conn.Arrives(e.now, s)
+	e.touch(st)
+	e.stats.Delivered++
+	return NotDropped
+}
+
+// tcpUnknown takes a segment for which this engine has no connection: another engine's, a listener's, or nobody's.
+func (e *Engine) tcpUnknown(id *tcp.ID, s *tcp.Segment) DropReason {
+	if f := e.iface.flows; f != nil && !e.rx.forwarded {
+		if owner := f.get(id); owner != nil && owner != e {
+			return e.forward(owner)
+		}
+	}
+	if id.LocalPort == 0 || id.RemotePort == 0 {
+		return DropTCPPort
+	}
+	l := e.listener(id)
+	if l == nil {
+		return e.tcpRefuse(id, s, DropTCPNoPort)
+	}
+	return e.tcpListen(l, id, s, nil)
+}
+
+// tcpRefuse answers with RST where the state machine says so.
+func (e *Engine) tcpRefuse(id *tcp.ID, s *tcp.Segment, r DropReason) DropReason {
+	if e.layer.Refuse(s, &e.tcpAnswer) == tcp.Answer {
+		e.sendSegment(id, &e.tcpAnswer, answerIPOpt)
+	}
+	return r
+}
+
+// answerIPOpt is the TTL and TOS of what no socket sends.
+const answerIPOpt = defaultTTL
+
+// tcpListen is state LISTEN. old is a connection in TIME-WAIT that the new one takes the place of, or nil.
+func (e *Engine) tcpListen(l *listening, id *tcp.ID, s *tcp.Segment, old *Stream) DropReason {
+	isSYN := s.Flags&(tcp.SYN|tcp.ACK|tcp.RST|tcp.FIN) == tcp.SYN
+	how := admit
+	if isSYN {
+		switch how = l.admission(); how {
+		case refuse:
+			return e.tcpRefuse(id, s, DropListenRefused)
+		case ignore:
+			return DropListenOverflow
+		}
+	}
+	mtu := e.dest(id.Remote).mtu
+	switch e.layer.Listen(e.now, *id, s, how == cookie, mtu, &e.tcpAnswer) {
+	case tcp.Ignore:
+		return DropTCPListenIgnored
+	case tcp.Answer:
+		e.sendSegment(id, &e.tcpAnswer, answerIPOpt)
+		if how == cookie {
+			e.stats.Answered++
+			return NotDropped
+		}
+		return DropTCPNoPort
+	case tcp.OpenCookie:
+		if l.waiting() >= l.backlog {
+			return DropListenOverflow
+		}
+		l.halfOpen.Add(1)
+		st := e.newPassive(l, id, mtu)
+		if !st.conn.AcceptCookie(e.now, s) {
+			e.forgetPassive(st)
+			return DropTCPListenIgnored
+		}
+		e.enter(st)
+	case tcp.Open:
+		st := e.newPassive(l, id, mtu)
+		if old != nil {
+			st.conn.AcceptAfter(e.now, s, &old.conn)
+			e.leave(old)
+		} else {
+			st.conn.Accept(e.now, s)
+		}
+		e.enter(st)
+	}
+	e.stats.Delivered++
+	return NotDropped
+}
+
+// tcpReuse lets a SYN begin a new connection in place of one in TIME-WAIT (RFC 6191).
+func (e *Engine) tcpReuse(old *Stream, l *listening, s *tcp.Segment) DropReason {
+	id := old.id
+	return e.tcpListen(l, &id, s, old)
+}
+
+// newPassive makes the stream for a connection that a peer opens. It has one allocation.
+func (e *Engine) newPassive(l *listening, id *tcp.ID, mtu int) *Stream {
+	st := &Stream{s: e.stack, id: *id, parent: l, iface: l.st.iface, port: l.st.port, opt: l.st.opt}
+	st.init()
+	st.number = e.stack.lastID.Add(1)
+	st.ipOpt.Store(l.st.ipOpt.Load())
+	st.flags.Store(isBound)
+	if l.count > 0 {
+		st.flags.Or(isSlot)
+	}
+	st.port.conns.Add(1)
+	st.e.Store(e)
+	e.initConn(st, mtu)
+	return st
+}
+
+// forgetPassive takes newPassive back.
+func (e *Engine) forgetPassive(st *Stream) {
+	st.parent.halfOpen.Add(-1)
+	st.leaveSlot()
+	st.port.conns.Add(-1)
+}
+
+func (e *Engine) initConn(st *Stream, mtu int) {
+	st.conn.Init(e.layer, st.id, mtu, &st.tx, &st.rx)
+	st.mtu = int32(mtu)
+	st.opt.apply(&st.conn, e.now)
+}
+
+// enter makes the engine serve a connection.
+func (e *Engine) enter(st *Stream) {
+	e.conns.insert(st)
+	e.iface.flows.set(&st.id, e)
+	st.visible = true
+	e.sockets++
+	e.touch(st)
+}
+
+// leave ends that. The port is given back when the last connection on it has left.
+func (e *Engine) leave(st *Stream) {
+	if !st.visible {
+		return
+	}
+	st.visible = false
+	e.conns.remove(st)
+	e.iface.flows.set(&st.id, nil)
+	e.wheel.stop(&st.timer)
+	e.sockets--
+	st.flags.Or(isBroken)
+	if st.parent == nil {
+		if st.has(isClosed) {
+			st.releasePort() // else its user does, by Close
+		}
+		return
+	}
+	if st.port.conns.Add(-1) == 0 {
+		e.stack.releaseConn(st.iface, bindKey{wire.ProtocolTCP, st.id.Local, st.id.LocalPort}, st.port)
+	}
+}
+
+// touch makes this step serve st once more when all has arrived.
+func (e *Engine) touch(st *Stream) {
+	if !st.touched {
+		st.touched = true
+		e.active = append(e.active, st)
+	}
+}
+
+// expire implements expirer.
+func (st *Stream) expire(_ *timer, _ clock.Time) { st.e.Load().touch(st) }
+
+// emitStreams serves the streams that something happened to. It reports whether some have more to send than the transmit ring
+// takes.
+func (e *Engine) emitStreams() (more bool) {
+	kept := e.active[:0]
+	for _, st := range e.active {
+		if e.serve(st) {
+			kept = append(kept, st)
+			continue
+		}
+		st.touched = false
+	}
+	clear(e.active[len(kept):])
+	e.active = kept
+	if len(kept) > 1 { // as in emit: a full ring is for all in turn
+		first := kept[0]
+		kept[copy(kept, kept[1:])] = first
+	}
+	return len(kept) > 0
+}
+
+// serve does for a stream what its user asked for, what its timer brought, and sends. It reports whether it has more to send.
+func (e *Engine) serve(st *Stream) (more bool) {
+	c := &st.conn
+	if st.req.Load() != 0 {
+		e.requested(st, st.req.Swap(0))
+	}
+	if !st.visible {
+		return false
+	}
+	if n := st.readN.Load(); n > 0 {
+		c.ReceiveRead(e.now, int(st.readN.Swap(0)))
+	}
+	if d := c.Deadline(); d != clock.Never && d <= e.now {
+		c.Timeout(e.now)
+	}
+	d := e.dest(st.id.Remote)
+	if int32(d.mtu) != st.mtu {
+		st.mtu = int32(d.mtu)
+		c.SetMTU(d.mtu)
+	}
+	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
+	more = c.Emit(e.now, &e.tcpOut)
+	if e.tcpOut.failed != 0 {
+		e.sendingFailed(st, e.tcpOut.failed)
+	}
+	if more && c.State() == tcp.Closed {
+		return true // its RST has still to go
+	}
+	if ev := c.Events(); ev != 0 {
+		e.happened(st, ev)
+	}
+	if st.visible {
+		e.schedule(st)
+	}
+	return more && st.visible
+}
+
+// requested does what a user asked for.
+func (e *Engine) requested(st *Stream, req uint32) {
+	c := &st.conn
+	if req&wantConnect != 0 {
+		e.initConn(st, e.dest(st.id.Remote).mtu)
+		if e.conns.get(&st.id) != nil {
+			st.flags.And(^isConnecting)
+			st.fail(syscall.EADDRNOTAVAIL)
+			return
+		}
+		e.enter(st)
+		c.Connect(e.now)
+	}
+	if req&wantShutRead != 0 {
+		c.ShutdownRead()
+	}
+	if req&wantShutWrite != 0 {
+		c.Shutdown(e.now)
+	}
+	switch {
+	case !st.visible && req&(wantClose|wantAbort) != 0:
+		st.releasePort() // gone before its user closed it
+	case req&wantAbort != 0:
+		c.Abort(e.now)
+	case req&wantClose != 0:
+		c.Close(e.now)
+	}
+}
+
+// fail makes errno the pending error, and tells who waits.
+func (st *Stream) fail(errno syscall.Errno) {
+	st.errno.Store(uint32(errno))
+	st.waiters.notify(Errored | Readable | Writable)
+}
+
+// happened tells the user what became of the connection.
+func (e *Engine) happened(st *Stream, ev tcp.Events) {
+	var tell Events
+	if ev&tcp.Connected != 0 {
+		tell |= Writable
+		st.flags.Or(isConnected)
+		st.flags.And(^isConnecting)
+		if st.parent != nil {
+			e.established(st)
+		}
+	}
+	if ev&tcp.Readable != 0 {
+		tell |= Readable
+	}
+	if ev&tcp.EndOfStream != 0 {
+		st.flags.Or(isEnded)
+		tell |= Readable
+	}
+	if ev&tcp.Writable != 0 && st.writable() {
+		tell |= Writable
+	}
+	if ev&tcp.Failed != 0 {
+		if errno := errnoOfTCP(st.conn.Err()); errno != 0 && !st.has(isClosed) {
+			st.errno.CompareAndSwap(0, uint32(errno))
+		}
+		tell |= Errored | Readable | Writable
+	}
+	if ev&tcp.Gone != 0 {
+		tell |= Readable | Writable
+		e.gone(st)
+	}
+	if tell != 0 && st.waiters.notify(tell) {
+		e.woke = true
+	}
+}
+
+// established gives a connection that a peer opened to its listener.
+func (e *Engine) established(st *Stream) {
+	l := st.parent
+	l.halfOpen.Add(-1)
+	if !l.add(st) {
+		st.flags.Or(isClosed)
+		st.leaveSlot()
+		st.conn.Abort(e.now)
+		e.touch(st)
+		return
+	}
+	if l.st.waiters.notify(Readable) {
+		e.woke = true
+	}
+}
+
+// gone forgets a connection in state CLOSED.
+func (e *Engine) gone(st *Stream) {
+	if st.parent != nil && !st.has(isConnected) { // its handshake never ended
+		st.parent.halfOpen.Add(-1)
+		st.leaveSlot()
+	}
+	e.leave(st)
+	st.flags.And(^isConnecting)
+	st.tx.Release(st.tx.Used())
+	st.tx.Shrink()
+	st.rx.Shrink()
+}
+
+// errnoOfTCP is what recv(2) says of a connection's end; 0 for one that ended in order or by ourselves.
+func errnoOfTCP(err error) syscall.Errno {
+	e, _ := err.(tcp.Error)
+	switch e {
+	case tcp.ErrRefused:
+		return syscall.ECONNREFUSED
+	case tcp.ErrReset:
+		return syscall.ECONNRESET
+	case tcp.ErrTimeout:
+		return syscall.ETIMEDOUT
+	case tcp.ErrNetUnreachable:
+		return syscall.ENETUNREACH
+	case tcp.ErrHostUnreachable:
+		return syscall.EHOSTUNREACH
+	case tcp.ErrProtocol:
+		return syscall.ENOPROTOOPT
+	case tcp.ErrMessageSize:
+		return syscall.EMSGSIZE
+	case tcp.ErrAborted:
+		return syscall.ECONNABORTED
+	}
+	return 0
+}
+
+// shrinkInterval is how long the rings of a connection keep their memory when nothing is in them.
+const shrinkInterval = 2 * time.Second
+
+// schedule sets the timer. One that fires too early costs less than one that is moved with every segment, so it is only ever
+// moved to an earlier moment.
+func (e *Engine) schedule(st *Stream) {
+	if st.tx.Memory()+st.rx.Memory() == 0 {
+		st.shrinkAt = clock.Never
+	} else if st.shrinkAt == clock.Never {
+		st.shrinkAt = e.now.Add(shrinkInterval)
+	} else if e.now >= st.shrinkAt {
+		st.shrinkAt = e.now.Add(shrinkInterval)
+		if shrunk := st.tx.Shrink(); st.rx.Shrink() && shrunk {
+			st.shrinkAt = clock.Never
+		}
+	}
+	at := clock.Earliest(st.conn.Deadline(), st.shrinkAt)
+	switch {
+	case at == clock.Never:
+		e.wheel.stop(&st.timer)
+	case !st.timer.armed() || at < st.timerAt:
+		e.wheel.arm(&st.timer, at)
+		st.timerAt = at
+	}
+}
+
+// A segmentWriter is tcp.Output for one connection.
+type segmentWriter struct {
+	e      *Engine
+	id     *tcp.ID
+	dest   *dest
+	ipOpt  uint32
+	failed syscall.Errno // why a segment went nowhere, where that is known at once
+}
+
+// Send implements tcp.Output.
+func (w *segmentWriter) Send(s *tcp.Segment) bool {
+	e := w.e
+	syn := s.Flags&tcp.SYN != 0
+	options := s.Options.Len(syn)
+	header := wire.IPv4Len + wire.TCPLen + options
+	n := header + len(s.Payload) + len(s.Wrapped)
+	b, res := e.begin(w.dest, n)
+	if res != outReady {
+		return res == outDropped && w.dropped()
+	}
+	if options > 0 {
+		wire.PutTCPOptions(b[wire.IPv4Len+wire.TCPLen:], &s.Options, syn)
+	}
+	sum := uint16(0)
+	if n > header {
+		sum = wire.CopySum2(b[header:], s.Payload, s.Wrapped, 0)
+	}
+	wire.PutTCP(b[wire.IPv4Len:], &wire.TCPFields{
+		Src: w.id.Local, Dst: w.id.Remote, SrcPort: w.id.LocalPort, DstPort: w.id.RemotePort,
+		Seq: s.Seq, Ack: s.Ack, Flags: s.Flags, Window: s.Window, Urgent: s.Urgent, OptionsLen: options, PayloadLen: n - header,
+	}, sum)
+	wire.PutIPv4(b, &wire.IPv4Fields{
+		TOS: uint8(w.ipOpt>>8)&^3 | uint8(s.ECN), TotalLength: n, DF: true, TTL: uint8(w.ipOpt), Protocol: wire.ProtocolTCP,
+		Src: w.id.Local, Dst: w.id.Remote,
+	})
+	e.commit()
+	return true
+}
+
+// dropped notes why, and lets the state machine take the segment for lost.
+func (w *segmentWriter) dropped() bool {
+	switch d := w.dest; {
+	case d.kind == destNoRoute:
+		w.failed = syscall.ENETUNREACH
+	case d.kind == destUnreachable, d.kind == destNeighbour && d.neigh.state == NeighbourFailed:
+		w.failed = syscall.EHOSTUNREACH
+	}
+	return true
+}
+
+// sendSegment sends a segment that no connection does.
+func (e *Engine) sendSegment(id *tcp.ID, s *tcp.Segment, ipOpt uint32) {
+	w := segmentWriter{e: e, id: id, dest: e.dest(id.Remote), ipOpt: ipOpt}
+	if !w.Send(s) {
+		e.refuse(DropTransmitFull)
+	}
+}
+
+// sendingFailed ends an attempt to connect that cannot succeed. For a connection it is no more than advice, as routes and
+// neighbours come back (RFC 1122 §4.2.3.9).
+func (e *Engine) sendingFailed(st *Stream, errno syscall.Errno) {
+	switch st.conn.State() {
+	case tcp.SynSent:
+		st.errno.CompareAndSwap(0, uint32(errno))
+		st.conn.Abort(e.now)
+		st.waiters.notify(Errored | Readable | Writable)
+	case tcp.Closed:
+	default:
+		kind := tcp.HostUnreachable
+		if errno == syscall.ENETUNREACH {
+			kind = tcp.NetUnreachable
+		}
+		st.conn.PathTrouble(kind)
+	}
+}
+
+// tcpError takes an ICMP error about a segment of ours.
+func (e *Engine) tcpError(q *wire.Quoted, m wire.ICMP) DropReason {
+	id := tcp.ID{Local: q.Src, Remote: q.Dst, LocalPort: q.SrcPort, RemotePort: q.DstPort}
+	st := e.conns.get(&id)
+	if st == nil {
+		if f := e.iface.flows; f != nil && !e.rx.forwarded {
+			if owner := f.get(&id); owner != nil && owner != e {
+				return e.forward(owner)
+			}
+		}
+		return DropICMPQuote
+	}
+	kind, ok := pathErrorKind(m)
+	if !ok || !q.HasSeq {
+		return DropICMPQuote
+	}
+	if !st.conn.PathError(e.now, kind, m.MTU(), q.TCPSeq) {
+		return DropICMPQuote // about nothing that is in flight: late, or forged (RFC 5927 §4.1)
+	}
+	if kind == tcp.FragNeeded {
+		e.learnPMTU(q.Dst, m.MTU(), q.TotalLength)
+		if !e.rx.forwarded {
+			e.forwardToSiblings(e.rx.frame)
+		}
+	}
+	e.touch(st)
+	return e.consumed()
+}
+
+// pathErrorKind is what an ICMP error says to TCP, RFC 1122 §4.2.3.9.
+func pathErrorKind(m wire.ICMP) (tcp.PathErrorKind, bool) {
+	switch m.Type() {
+	case wire.ICMPUnreachable:
+		switch m.Code() {
+		case wire.CodeFragNeeded:
+			return tcp.FragNeeded, true
+		case wire.CodePortUnreachable:
+			return tcp.PortUnreachable, true
+		case wire.CodeProtocolUnreachable:
+			return tcp.ProtocolUnreachable, true
+		case wire.CodeNetUnreachable, wire.CodeNetUnknown, wire.CodeNetProhibited, wire.CodeNetTOS:
+			return tcp.NetUnreachable, true
+		}
+		return tcp.HostUnreachable, true
+	case wire.ICMPTimeExceeded:
+		return tcp.TimeExceeded, true
+	case wire.ICMPParameterProblem:
+		return tcp.ParameterProblem, true
+	}
+	return 0, false
+}
