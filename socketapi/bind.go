@@ -29,21 +29,28 @@ func (k *Kit) Bind(t Token, addr *netip.AddrPort) error {
 	if a, err = ipv4(a); err != nil {
 		return err
 	}
-	if err := s.d.Bind(a); err != nil {
+	if err := s.endpoint.Bind(a); err != nil {
 		return s.overtaken(err)
 	}
-	*addr = s.d.LocalAddr()
+	*addr = s.LocalAddr()
 	return nil
 }
 
-// Connect fixes the peer of a socket: Send then goes there, and only the peer's messages, and the errors about what was
-// sent to it, are received from then on. Nothing is sent, so it does not block for the peer. An unbound socket is bound
-// to the address that the route to the peer prefers. There is no disconnect. The port of an ICMP socket's peer is 0,
-// whatever addr says.
+// Connect fixes the peer of a socket. An unbound socket is bound to the address that the route to the peer prefers. There is
+// no disconnect.
 //
-// Errors: EBADF; EISCONN, the socket is connected; ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses;
+// On a datagram socket Send then goes there, and only the peer's messages, and the errors about what was sent to it, are
+// received from then on. Nothing is sent, so it does not block for the peer. The port of an ICMP socket's peer is 0, whatever
+// addr says.
+//
+// A stream shakes hands with the peer, and Connect waits for the end of that, about a minute at most, or SO_SNDTIMEO. Where the
+// socket is non-blocking, or time is up, it answers EWOULDBLOCK and the handshake goes on: Select finds the socket ready to write
+// when it is over, and SO_ERROR tells how. A second Connect answers EWOULDBLOCK meanwhile, or waits, and EISCONN when it is done.
+//
+// Errors: EBADF; EISCONN, the socket is connected; EWOULDBLOCK; ECONNREFUSED, nobody listens there or is held too many clients;
+// ETIMEDOUT, the peer does not answer; ENETUNREACH and EHOSTUNREACH, no route leads there, one refuses, or a neighbour does not answer;
 // EACCES, a broadcast address after SO_BROADCAST was switched off; EADDRINUSE, no port is free; EINVAL, port 0 on a UDP
-// socket; EDESTADDRREQ, addr is zero; EAFNOSUPPORT, addr is not IPv4; EINTR.
+// socket or a stream, or a stream that listens; EDESTADDRREQ, addr is zero; EAFNOSUPPORT, addr is not IPv4; EINTR.
 func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	s, err := k.find(t)
 	if err != nil {
@@ -51,6 +58,9 @@ func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	}
 	if addr, err = peer(addr); err != nil {
 		return err
+	}
+	if s.st != nil {
+		return s.overtaken(s.connectStream(addr))
 	}
 	if err := s.d.Connect(addr); err != nil {
 		return s.overtaken(err)
@@ -65,7 +75,7 @@ func (k *Kit) GetSockName(t Token) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	a := s.d.LocalAddr()
+	a := s.LocalAddr()
 	if !a.IsValid() {
 		return a, syscall.EINVAL
 	}
@@ -78,7 +88,7 @@ func (k *Kit) GetPeerName(t Token) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	a := s.d.RemoteAddr()
+	a := s.RemoteAddr()
 	if !a.IsValid() {
 		return a, syscall.ENOTCONN
 	}

@@ -11,7 +11,7 @@ const (
 
 	IPPROTO_IP   = 0 // in Socket: the type's own protocol; in SetSockOpt: the level of IP_TTL and IP_TOS
 	IPPROTO_ICMP = 1
-	IPPROTO_TCP  = 6
+	IPPROTO_TCP  = 6 // in SetSockOpt: the level of the TCP options
 	IPPROTO_UDP  = 17
 )
 
@@ -32,6 +32,20 @@ const (
 	SO_RCVTIMEO  = 20
 	SO_SNDTIMEO  = 21
 	SO_NONBLOCK  = 1 << 16 // the Network Kit's own: Linux has no such option
+)
+
+// Options at level IPPROTO_TCP.
+const (
+	TCP_NODELAY      = 1
+	TCP_MAXSEG       = 2
+	TCP_CORK         = 3
+	TCP_KEEPIDLE     = 4
+	TCP_KEEPINTVL    = 5
+	TCP_KEEPCNT      = 6
+	TCP_INFO         = 11
+	TCP_QUICKACK     = 12
+	TCP_CONGESTION   = 13
+	TCP_USER_TIMEOUT = 18
 )
 
 // Options at level IPPROTO_IP.

@@ -38,8 +38,6 @@ var socketRows = []row{
 		wantSocket(EPROTONOSUPPORT, [3]int{AF_INET, 3, 0}, [3]int{AF_INET, 0, IPPROTO_UDP}, [3]int{AF_INET, -1, 0})},
 	{"Socket", "an unknown protocol is EPROTONOSUPPORT",
 		wantSocket(EPROTONOSUPPORT, [3]int{AF_INET, SOCK_DGRAM, 132}, [3]int{AF_INET, SOCK_STREAM, -1})},
-	{"Socket", "a stream is EPROTONOSUPPORT as long as there are none",
-		wantSocket(EPROTONOSUPPORT, [3]int{AF_INET, SOCK_STREAM, 0}, [3]int{AF_INET, SOCK_STREAM, IPPROTO_TCP})},
 	{"Listen", "a datagram socket is EINVAL", func(t *testing.T, w *world) {
 		s, _ := w.near.receiver()
 		require.ErrorIs(t, w.near.Listen(s, 1), EINVAL)

@@ -14,17 +14,25 @@ const (
 	boolean form = iota // set: one byte or more, true if one is not 0; got: an int of 0 or 1
 	integer             // 4 bytes in host order
 	timeval             // 8 bytes of seconds, 8 bytes of microseconds, both in host order
+	lingering           // 4 bytes that are not 0 where it is on, 4 bytes of seconds, both in host order
+	algorithm           // the name of a congestion control, up to 15 letters and, got, a zero byte
+	tcpInfo             // get only: struct tcp_info of include/uapi/linux/tcp.h
 )
 
 func (f form) size() int {
-	if f == timeval {
+	switch f {
+	case timeval, algorithm:
 		return 16
+	case lingering:
+		return 8
+	case tcpInfo:
+		return tcpInfoLen
 	}
 	return 4
 }
 
 // option is one row of what SetSockOpt and GetSockOpt know. Values are numbers: 0 and 1 for a boolean, nanoseconds for
-// a timeval.
+// a timeval, seconds for lingering or -1 where it is off. A congestion control's is its place in congestionNames.
 type option struct {
 	level, name int
 	form        form
@@ -40,20 +48,35 @@ var options = []option{
 		func(s *socket) int64 { return number(s.debug.Load()) },
 		func(s *socket, v int64) error { s.debug.Store(v != 0); return nil }},
 	{SOL_SOCKET, SO_REUSEADDR, boolean,
-		func(s *socket) int64 { return number(s.d.ReuseAddr()) },
-		func(s *socket, v int64) error { s.d.SetReuseAddr(v != 0); return nil }},
+		func(s *socket) int64 { return number(s.ReuseAddr()) },
+		func(s *socket, v int64) error {
+			if s.st != nil {
+				return s.st.SetReuseAddr(v != 0)
+			}
+			s.d.SetReuseAddr(v != 0)
+			return nil
+		}},
 	{SOL_SOCKET, SO_REUSEPORT, boolean,
-		func(s *socket) int64 { return number(s.d.ReusePort()) },
-		func(s *socket, v int64) error { return s.d.SetReusePort(v != 0) }},
-	{SOL_SOCKET, SO_BROADCAST, boolean,
-		func(s *socket) int64 { return number(s.d.Broadcast()) },
-		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
+		func(s *socket) int64 { return number(s.ReusePort()) },
+		func(s *socket, v int64) error { return s.SetReusePort(v != 0) }},
 	{SOL_SOCKET, SO_RCVBUF, integer,
-		func(s *socket) int64 { return int64(s.d.ReceiveBuffer()) },
-		func(s *socket, v int64) error { s.d.SetReceiveBuffer(int(max(v, 0))); return nil }},
+		func(s *socket) int64 { return int64(s.ReceiveBuffer()) },
+		func(s *socket, v int64) error {
+			if s.st != nil {
+				return s.st.SetReceiveBuffer(int(max(v, 0)))
+			}
+			s.d.SetReceiveBuffer(int(max(v, 0)))
+			return nil
+		}},
 	{SOL_SOCKET, SO_SNDBUF, integer,
-		func(s *socket) int64 { return int64(s.d.SendBuffer()) },
-		func(s *socket, v int64) error { s.d.SetSendBuffer(int(max(v, 0))); return nil }},
+		func(s *socket) int64 { return int64(s.SendBuffer()) },
+		func(s *socket, v int64) error {
+			if s.st != nil {
+				return s.st.SetSendBuffer(int(max(v, 0)))
+			}
+			s.d.SetSendBuffer(int(max(v, 0)))
+			return nil
+		}},
 	{SOL_SOCKET, SO_RCVTIMEO, timeval,
 		func(s *socket) int64 { return s.rcvTimeout.Load() },
 		func(s *socket, v int64) error { s.rcvTimeout.Store(v); return nil }},
@@ -62,27 +85,34 @@ var options = []option{
 		func(s *socket, v int64) error { s.sndTimeout.Store(v); return nil }},
 	{SOL_SOCKET, SO_ERROR, integer, takeError, nil},
 	{IPPROTO_IP, IP_TTL, integer,
-		func(s *socket) int64 { return int64(s.d.TTL()) },
+		func(s *socket) int64 { return int64(s.TTL()) },
 		func(s *socket, v int64) error {
 			if v < 1 || v > math.MaxUint8 {
 				return syscall.EINVAL
 			}
-			return s.d.SetTTL(uint8(v))
+			return s.SetTTL(uint8(v))
 		}},
 	{IPPROTO_IP, IP_TOS, integer,
-		func(s *socket) int64 { return int64(s.d.TOS()) },
+		func(s *socket) int64 { return int64(s.TOS()) },
 		func(s *socket, v int64) error {
 			if v < 0 || v > math.MaxUint8 {
 				return syscall.EINVAL
 			}
-			s.d.SetTOS(uint8(v))
+			s.SetTOS(uint8(v))
 			return nil
 		}},
 }
 
+// datagramOptions are those of datagram sockets alone.
+var datagramOptions = []option{
+	{SOL_SOCKET, SO_BROADCAST, boolean,
+		func(s *socket) int64 { return number(s.d.Broadcast()) },
+		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
+}
+
 // takeError reads and clears the waiting error of s: an errno, 0 for none.
 func takeError(s *socket) int64 {
-	errno, _ := s.d.TakeError().(syscall.Errno)
+	errno, _ := s.TakeError().(syscall.Errno)
 	return int64(errno)
 }
 
@@ -91,19 +121,34 @@ func takeError(s *socket) int64 {
 // SetSockOptInt and SetTimeout take Go's own types.
 //
 //	SOL_SOCKET  SO_NONBLOCK   boolean  every call answers EWOULDBLOCK where it would block
-//	            SO_REUSEADDR  boolean  is kept and can be got; a datagram port is free at once when its socket closes
+//	            SO_REUSEADDR  boolean  streams: Bind takes a port that only connections of a closed listening socket hold.
+//	                                   Others: is kept and can be got; a datagram port is free at once when its socket closes
 //	            SO_REUSEPORT  boolean  before Bind: sockets that all set it share a port, each flow going to one of them
-//	            SO_BROADCAST  boolean  on from the start; off: a broadcast is EACCES
+//	            SO_BROADCAST  boolean  datagrams: on from the start; off: a broadcast is EACCES
+//	            SO_KEEPALIVE  boolean  streams: a silent peer is probed
+//	            SO_LINGER     struct   streams: 4 bytes that are not 0, and 4 of seconds: how long CloseSocket waits for the peer to
+//	                                   acknowledge all, and resets the connection then; with 0 seconds it resets it at once
 //	            SO_DEBUG      boolean  is kept and can be got
-//	            SO_RCVBUF     integer  bytes that wait to be received on each queue of the card, 2 KiB to 256 MiB
-//	            SO_SNDBUF     integer  bytes that wait to be sent, 2 KiB to 256 MiB
+//	            SO_RCVBUF     integer  bytes that wait to be received, of datagrams on each queue of the card, 2 KiB to 256 MiB; a
+//	                                   stream's buffers follow what the path needs until they are set
+//	            SO_SNDBUF     integer  bytes that wait to be sent, and on a stream to be acknowledged, 2 KiB to 256 MiB
 //	            SO_RCVTIMEO   timeval  how long a receiving call blocks; 0: for ever
 //	            SO_SNDTIMEO   timeval  how long a sending call blocks; 0: for ever
 //	            SO_ERROR      integer  get only: the waiting error, an errno, which is then cleared
 //	IPPROTO_IP  IP_TTL        integer  time to live of what is sent, 1 to 255
-//	            IP_TOS        integer  type of service of what is sent, 0 to 255
+//	            IP_TOS        integer  type of service of what is sent, 0 to 255; on a stream its last two bits are TCP's
+//	IPPROTO_TCP TCP_NODELAY       boolean  small segments leave at once (Nagle's algorithm is off)
+//	            TCP_CORK          boolean  segments that are not full wait, for 200 ms at most
+//	            TCP_QUICKACK      boolean  every segment is acknowledged at once
+//	            TCP_MAXSEG        integer  bytes of payload in a segment at most, 48 to 65495
+//	            TCP_KEEPIDLE      integer  seconds after which a peer is silent, 1 to 32767
+//	            TCP_KEEPINTVL     integer  seconds between probes, 1 to 32767
+//	            TCP_KEEPCNT       integer  probes, 1 to 127
+//	            TCP_USER_TIMEOUT  integer  milliseconds that sent bytes may stay without an answer; 0: by retransmissions
+//	            TCP_CONGESTION    name     "cubic" or "newreno" ("reno")
+//	            TCP_INFO          struct   get only: struct tcp_info as Linux has it; TCPInfo gives it in Go's own types
 //
-// Errors: EBADF; ENOPROTOOPT, the level has no such option on a datagram socket; EINVAL, data is too short, the value out
+// Errors: EBADF; ENOPROTOOPT, the level has no such option on a socket of this kind; ENOENT, no such congestion control; EINVAL, data is too short, the value out
 // of range, or SO_REUSEPORT comes after Bind; EDOM, a time-out is negative or its microseconds are not below a million;
 // EINTR.
 func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
@@ -131,6 +176,9 @@ func (k *Kit) GetSockOpt(t Token, level, opt int, data []byte) (int, error) {
 	if len(data) < o.form.size() {
 		return 0, syscall.EINVAL
 	}
+	if o.form == tcpInfo {
+		return s.tcpInfo(data)
+	}
 	o.form.encode(data, o.get(s))
 	return o.form.size(), nil
 }
@@ -143,7 +191,7 @@ func (k *Kit) SetSockOptInt(t Token, level, opt, value int) error {
 		return err
 	case o.set == nil:
 		return syscall.ENOPROTOOPT
-	case o.form == timeval:
+	case o.form > integer:
 		return syscall.EINVAL
 	}
 	return s.overtaken(o.set(s, int64(value)))
@@ -155,7 +203,7 @@ func (k *Kit) GetSockOptInt(t Token, level, opt int) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case o.form == timeval:
+	case o.form > integer:
 		return 0, syscall.EINVAL
 	}
 	return int(o.get(s)), nil
@@ -194,9 +242,15 @@ func (k *Kit) option(t Token, level, name int) (*socket, *option, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := range options {
-		if o := &options[i]; o.level == level && o.name == name {
-			return s, o, nil
+	own := datagramOptions
+	if s.st != nil {
+		own = streamOptions
+	}
+	for _, table := range [...][]option{options, own} {
+		for i := range table {
+			if o := &table[i]; o.level == level && o.name == name {
+				return s, o, nil
+			}
 		}
 	}
 	return nil, nil, syscall.ENOPROTOOPT
@@ -211,10 +265,17 @@ func (f form) decode(data []byte) (int64, error) {
 			}
 		}
 		return 0, nil
+	case f == algorithm:
+		return congestionNumber(data)
 	case len(data) < f.size():
 		return 0, syscall.EINVAL
 	case f == integer:
 		return int64(int32(binary.NativeEndian.Uint32(data))), nil
+	case f == lingering:
+		if binary.NativeEndian.Uint32(data) == 0 {
+			return -1, nil
+		}
+		return int64(binary.NativeEndian.Uint32(data[4:])), nil
 	}
 	sec, usec := int64(binary.NativeEndian.Uint64(data)), int64(binary.NativeEndian.Uint64(data[8:]))
 	if sec < 0 || usec < 0 || usec >= 1e6 {
@@ -227,8 +288,16 @@ func (f form) decode(data []byte) (int64, error) {
 }
 
 func (f form) encode(data []byte, v int64) {
-	if f != timeval {
+	switch f {
+	case boolean, integer:
 		binary.NativeEndian.PutUint32(data, uint32(v))
+		return
+	case lingering:
+		binary.NativeEndian.PutUint32(data, uint32(number(v >= 0)))
+		binary.NativeEndian.PutUint32(data[4:], uint32(max(v, 0)))
+		return
+	case algorithm:
+		clear(data[copy(data, congestionNames[v]):16])
 		return
 	}
 	usec := v/1e3 + min(v%1e3, 1) // rounded up: 0 would mean for ever

@@ -33,8 +33,9 @@ type selected struct {
 // Select waits until a socket is ready, and leaves in the sets only the tokens that are. A nil set is empty; the three
 // must be different sets. A token is ready
 //
-//   - in read, when a message or an error waits, so that Recv would not block;
-//   - in write, when the send buffer has room;
+//   - in read, when a message or an error waits, a stream has bytes or is at its end, or a client waits for Accept: so that Recv, or
+//     Accept, would not block;
+//   - in write, when the send buffer has room, or the handshake of a stream is over;
 //   - in except, when an error waits: the next Send or Recv, or SO_ERROR, tells it.
 //
 // Tokens at or above rng are taken out of the sets unseen; FdSet.Range gives the rng that leaves none out, as does
@@ -107,7 +108,7 @@ func (sel *selection) look() (int, error) {
 	n := 0
 	for i := range sel.list {
 		e := &sel.list[i]
-		ev := e.s.d.Events()
+		ev := e.s.Events()
 		if ev&stack.Closed != 0 {
 			return 0, e.s.overtaken(syscall.EBADF)
 		}
@@ -144,11 +145,11 @@ func (sel *selection) wait(k *Kit, timeout *time.Duration) (int, error) {
 				events |= want
 			}
 		}
-		e.s.d.Watch(sl.waiter, events)
+		e.s.Watch(sl.waiter, events)
 	}
 	defer func() {
 		for i := range sel.list {
-			sel.list[i].s.d.Unwatch(sl.waiter)
+			sel.list[i].s.Unwatch(sl.waiter)
 		}
 	}()
 	for {

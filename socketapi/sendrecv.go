@@ -8,10 +8,11 @@ import (
 	"kitnet.dev/kit/stack"
 )
 
-// Send sends buf as one message to the peer of a connected socket and returns its length. It waits for room in the send
-// buffer, at most for SO_SNDTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT.
+// Send sends buf to the peer of a connected socket, as one message or, on a stream, as the next bytes, and returns its length. It
+// waits for room in the send buffer, at most for SO_SNDTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT; a stream
+// that had room for a part returns how many bytes that is.
 //
-// Errors: EBADF; ENOTCONN; EMSGSIZE, buf is longer than a packet can be; EWOULDBLOCK, no room, or not in time; EINTR,
+// Errors: EBADF; ENOTCONN; EPIPE, a stream was shut down for sending or is gone; ECONNRESET and ETIMEDOUT, once, why it is; EMSGSIZE, buf is longer than a packet can be; EWOULDBLOCK, no room, or not in time; EINTR,
 // the socket was closed meanwhile; ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses; EOPNOTSUPP, a flag
 // that Send does not take; and, once, what came back for an earlier message: ECONNREFUSED, EHOSTUNREACH, ENOBUFS (the
 // interface was busy) and their like.
@@ -19,6 +20,9 @@ func (k *Kit) Send(t Token, buf []byte, flags int) (int, error) {
 	s, err := k.find(t)
 	if err != nil {
 		return 0, err
+	}
+	if s.st != nil {
+		return s.sendStream(buf, flags)
 	}
 	if !s.connected.Load() {
 		return 0, syscall.ENOTCONN
@@ -40,6 +44,9 @@ func (k *Kit) SendTo(t Token, buf []byte, flags int, addr netip.AddrPort) (int, 
 	if err != nil {
 		return 0, err
 	}
+	if s.st != nil {
+		return 0, syscall.EOPNOTSUPP
+	}
 	if addr, err = peer(addr); err != nil {
 		return 0, err
 	}
@@ -57,15 +64,19 @@ func (s *socket) sendOne(m stack.Message, flags int) (int, error) {
 // Recv receives one message of a connected socket into buf and returns its length, which may be 0. What does not fit is
 // lost; with MSG_TRUNC in flags the length is that of the whole message, so that it may be more than len(buf). Recv
 // waits for a message, at most for SO_RCVTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT. Many
-// goroutines may wait on one socket: each message goes to one of them.
+// goroutines may wait on one socket: each message goes to one of them. On a stream it receives the bytes that are there, waits where
+// there are none, and returns 0 at the end of the stream.
 //
-// Errors: EBADF; ENOTCONN; EWOULDBLOCK, no message, or not in time; EINTR, the socket was closed meanwhile; EOPNOTSUPP, a
+// Errors: EBADF; ENOTCONN; ECONNRESET and ETIMEDOUT, once, where a stream ended so; EWOULDBLOCK, no message, or not in time; EINTR, the socket was closed meanwhile; EOPNOTSUPP, a
 // flag that Recv does not take; and, once, what came back for an earlier message: ECONNREFUSED, EHOSTUNREACH and their
 // like.
 func (k *Kit) Recv(t Token, buf []byte, flags int) (int, error) {
 	s, err := k.find(t)
 	if err != nil {
 		return 0, err
+	}
+	if s.st != nil {
+		return s.recvStream(buf, flags)
 	}
 	if !s.connected.Load() {
 		return 0, syscall.ENOTCONN
@@ -75,11 +86,15 @@ func (k *Kit) Recv(t Token, buf []byte, flags int) (int, error) {
 }
 
 // RecvFrom receives one message, as Recv does, and returns its sender too. The socket need not be connected. An unbound
-// socket can receive nothing before it is bound, and RecvFrom waits for that too. Errors are Recv's without ENOTCONN.
+// socket can receive nothing before it is bound, and RecvFrom waits for that too. Errors are Recv's without ENOTCONN, and
+// EOPNOTSUPP on a stream.
 func (k *Kit) RecvFrom(t Token, buf []byte, flags int) (int, netip.AddrPort, error) {
 	s, err := k.find(t)
 	if err != nil {
 		return 0, netip.AddrPort{}, err
+	}
+	if s.st != nil {
+		return 0, netip.AddrPort{}, syscall.EOPNOTSUPP
 	}
 	return s.recvOne(buf, flags)
 }

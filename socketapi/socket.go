@@ -1,6 +1,7 @@
 package socketapi
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 
@@ -12,20 +13,50 @@ import (
 type socket struct {
 	token Token
 	kit   *Kit
-	d     *stack.Datagram
+	endpoint
+	d  *stack.Datagram // one of the two is nil
+	st *stack.Stream
 
-	connected  atomic.Bool
+	connected  atomic.Bool // of datagram sockets
 	nonBlock   atomic.Bool
 	debug      atomic.Bool
 	rcvTimeout atomic.Int64 // nanoseconds; 0: none
 	sndTimeout atomic.Int64
 }
 
+// endpoint is what a Datagram and a Stream have in common.
+type endpoint interface {
+	Bind(netip.AddrPort) error
+	LocalAddr() netip.AddrPort
+	RemoteAddr() netip.AddrPort
+	Events() stack.Events
+	Watch(*stack.Waiter, stack.Events)
+	Unwatch(*stack.Waiter)
+	TakeError() error
+	Close() error
+	TTL() uint8
+	SetTTL(uint8) error
+	TOS() uint8
+	SetTOS(uint8)
+	ReceiveBuffer() int
+	SendBuffer() int
+	ReuseAddr() bool
+	ReusePort() bool
+	SetReusePort(bool) error
+}
+
+// newSocket is a socket without a token; one of d and st is nil.
+func newSocket(k *Kit, d *stack.Datagram, st *stack.Stream) *socket {
+	if st != nil {
+		return &socket{kit: k, endpoint: st, st: st}
+	}
+	return &socket{kit: k, endpoint: d, d: d}
+}
+
 // Socket makes a socket and returns its token.
 //
 // The family is AF_INET. The type is SOCK_DGRAM with protocol 0 or IPPROTO_UDP for UDP, or with IPPROTO_ICMP for ICMP
-// messages; or it is SOCK_STREAM with protocol 0 or IPPROTO_TCP. Streams do not exist yet: a correct request for one
-// answers EPROTONOSUPPORT.
+// messages; or it is SOCK_STREAM with protocol 0 or IPPROTO_TCP for TCP.
 //
 // On an ICMP socket the caller writes whole ICMP messages, type and checksum fields included, and receives the messages
 // that belong to it. Its port is the echo identifier: a message goes out with the identifier that the socket is bound
@@ -38,7 +69,12 @@ func (k *Kit) Socket(family, typ, protocol int) (Token, error) {
 	if err != nil {
 		return -1, err
 	}
-	s := &socket{kit: k, d: k.stack.NewDatagram(proto)}
+	var s *socket
+	if proto == wire.ProtocolTCP {
+		s = newSocket(k, nil, k.stack.NewStream())
+	} else {
+		s = newSocket(k, k.stack.NewDatagram(proto), nil)
+	}
 	if err := k.sockets.insert(s); err != nil {
 		s.close()
 		return -1, err
@@ -69,12 +105,15 @@ func protocolFor(family, typ, protocol int) (wire.Protocol, error) {
 		if protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP {
 			return 0, syscall.EPROTOTYPE
 		}
+		return wire.ProtocolTCP, nil
 	}
 	return 0, syscall.EPROTONOSUPPORT
 }
 
-// CloseSocket closes a socket and frees its port. What was sent still goes out; what was received and not yet read is
-// gone. Every call that is blocked on the socket answers EINTR, Select included. Errors: EBADF.
+// CloseSocket closes a socket and frees its port. What was sent still goes out, and on a stream then its end; what was received
+// and not yet read is gone, and a stream's peer learns so by a reset. Every call that is blocked on the socket answers EINTR,
+// Select included. An accept socket frees its place in the acceptance count of its listener. It does not wait, unless SO_LINGER
+// has a time. Errors: EBADF.
 func (k *Kit) CloseSocket(t Token) error {
 	s := k.sockets.remove(t)
 	if s == nil {
@@ -85,4 +124,9 @@ func (k *Kit) CloseSocket(t Token) error {
 }
 
 // close ends the socket. Its one error would be that closing the whole stack has done so before.
-func (s *socket) close() { _ = s.d.Close() }
+func (s *socket) close() {
+	if s.st != nil {
+		s.linger()
+	}
+	_ = s.endpoint.Close()
+}

@@ -429,3 +429,6 @@ func (st *Stream) Watch(w *Waiter, want Events) { st.waiters.add(w, want) }
 
 // Unwatch ends Watch.
 func (st *Stream) Unwatch(w *Waiter) { st.waiters.remove(w) }
+
+// Unacknowledged is how many bytes that Write took the peer has not acknowledged.
+func (st *Stream) Unacknowledged() int { return st.tx.Used() }

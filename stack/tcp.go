@@ -192,7 +192,9 @@ func (e *Engine) leave(st *Stream) {
 	e.iface.flows.set(&st.id, nil)
 	e.wheel.stop(&st.timer)
 	e.sockets--
-	st.flags.Or(isBroken)
+	if st.has(isConnected) {
+		st.flags.Or(isBroken)
+	}
 	if st.parent == nil {
 		if st.has(isClosed) {
 			st.releasePort() // else its user does, by Close

@@ -108,3 +108,6 @@ func (s *Stack) running() bool {
 	defer s.mu.Unlock()
 	return s.started
 }
+
+// TCPConfig are the numbers of TCP in use.
+func (s *Stack) TCPConfig() tcp.Config { return s.tcp }

@@ -24,7 +24,8 @@ type Waiter struct {
 // NewWaiter returns a Waiter that watches nothing.
 func NewWaiter() *Waiter { return &Waiter{C: make(chan struct{}, 1)} }
 
-func (w *Waiter) tell() {
+// Tell wakes who waits on C, or makes the next one not wait.
+func (w *Waiter) Tell() {
 	select {
 	case w.C <- struct{}{}:
 	default:
@@ -82,7 +83,7 @@ func (q *waitQueue) notify(ev Events) bool {
 	told := false
 	for i := range q.list {
 		if q.list[i].want&ev != 0 {
-			q.list[i].w.tell()
+			q.list[i].w.Tell()
 			told = true
 		}
 	}
