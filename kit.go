@@ -163,8 +163,8 @@ func (k *Kit) start(card stack.InterfaceConfig) error {
 	return k.tables.SetEnabled(true)
 }
 
-// Close gives the card back: the kernel sees all traffic again before the sockets are closed and what they wrote has gone
-// out. Calls that block are told EINTR.
+// Close closes the sockets, lets what they wrote go out and gives TCP connections a second to end in order, and gives the card
+// back: then the kernel sees all traffic again. Calls that block are told EINTR.
 func (k *Kit) Close() error {
 	k.closeOnce.Do(func() { k.closeErr = k.close() })
 	return k.closeErr
@@ -172,9 +172,6 @@ func (k *Kit) Close() error {
 
 func (k *Kit) close() error {
 	var errs []error
-	if k.tables != nil {
-		errs = append(errs, k.tables.SetEnabled(false))
-	}
 	if k.Kit != nil {
 		errs = append(errs, k.Kit.Close())
 	}
@@ -183,6 +180,9 @@ func (k *Kit) close() error {
 	}
 	if k.stack != nil {
 		errs = append(errs, k.stack.Close())
+	}
+	if k.tables != nil {
+		errs = append(errs, k.tables.SetEnabled(false))
 	}
 	if k.ports != nil {
 		errs = append(errs, k.ports.Close())

@@ -11,12 +11,12 @@ import (
 type form uint8
 
 const (
-	boolean form = iota // set: one byte or more, true if one is not 0; got: an int of 0 or 1
-	integer             // 4 bytes in host order
-	timeval             // 8 bytes of seconds, 8 bytes of microseconds, both in host order
-	lingering           // 4 bytes that are not 0 where it is on, 4 bytes of seconds, both in host order
-	algorithm           // the name of a congestion control, up to 15 letters and, got, a zero byte
-	tcpInfo             // get only: struct tcp_info of include/uapi/linux/tcp.h
+	boolean   form = iota // set: one byte or more, true if one is not 0; got: an int of 0 or 1
+	integer               // 4 bytes in host order
+	timeval               // 8 bytes of seconds, 8 bytes of microseconds, both in host order
+	lingering             // 4 bytes that are not 0 where it is on, 4 bytes of seconds, both in host order
+	algorithm             // the name of a congestion control, up to 15 letters and, got, a zero byte
+	tcpInfo               // get only: struct tcp_info of include/uapi/linux/tcp.h
 )
 
 func (f form) size() int {

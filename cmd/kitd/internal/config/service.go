@@ -11,7 +11,7 @@ import (
 
 // Service is a built-in service and where it answers.
 type Service struct {
-	Name string     // udp-echo, udp-discard, udp-chargen
+	Name string     // one of ServiceNames
 	Addr netip.Addr // zero: every address of the card
 	Port uint16
 }
@@ -25,25 +25,29 @@ func (s Service) String() string {
 	return fmt.Sprintf("%s=%s:%d", s.Name, host, s.Port)
 }
 
-// overlaps reports whether two services want the same port of one address.
+// protocols are those that a service takes its port of.
+func (s Service) protocols() (tcp, udp bool) {
+	udp = strings.HasPrefix(s.Name, "udp-")
+	return !udp, udp
+}
+
+// overlaps reports whether two services want the same port of one address and protocol.
 func (s Service) overlaps(o Service) bool {
-	return s.Port == o.Port && (!s.Addr.IsValid() || !o.Addr.IsValid() || s.Addr == o.Addr)
+	tcp, udp := s.protocols()
+	otherTCP, otherUDP := o.protocols()
+	return (tcp && otherTCP || udp && otherUDP) && s.Port == o.Port && (!s.Addr.IsValid() || !o.Addr.IsValid() || s.Addr == o.Addr)
 }
 
 // ServiceNames lists the services that there are.
-func ServiceNames() []string { return []string{"udp-echo", "udp-discard", "udp-chargen"} }
-
-// streamServices are part of the command line but need TCP.
-var streamServices = []string{"tcp-echo", "tcp-discard", "tcp-chargen", "iperf3", "http"}
+func ServiceNames() []string {
+	return []string{"udp-echo", "udp-discard", "udp-chargen", "tcp-echo", "tcp-discard", "tcp-chargen", "http"}
+}
 
 // setService reads NAME=ADDR.
 func setService(c *Config, text string) error {
 	name, where, ok := strings.Cut(text, "=")
 	if !ok {
 		return errors.New("is not NAME=ADDR, such as udp-echo=:7")
-	}
-	if slices.Contains(streamServices, name) {
-		return fmt.Errorf("is a TCP service, which this version does not have; it has %s", strings.Join(ServiceNames(), ", "))
 	}
 	if !slices.Contains(ServiceNames(), name) {
 		return fmt.Errorf("is no service of kitd; did you mean %s? There are %s",

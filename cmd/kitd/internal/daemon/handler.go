@@ -36,7 +36,7 @@ func (g *guard) set(services []config.Service) {
 		set.add(port)
 	}
 	for _, s := range services {
-		if s.Name != "udp-discard" {
+		if s.Name == "udp-echo" || s.Name == "udp-chargen" {
 			set.add(s.Port)
 		}
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -25,7 +26,7 @@ type services struct {
 
 	mu    sync.Mutex
 	asked []config.Service
-	open  map[place]*stack.Datagram
+	open  map[place]io.Closer
 	// failed are the places that could not be opened, so that each is logged once.
 	failed map[place]error
 }
@@ -37,7 +38,7 @@ type place struct {
 }
 
 func newServices(s *stack.Stack, card *stack.Interface, log *slog.Logger) *services {
-	v := &services{stack: s, card: card, log: log, open: map[place]*stack.Datagram{}, failed: map[place]error{}}
+	v := &services{stack: s, card: card, log: log, open: map[place]io.Closer{}, failed: map[place]error{}}
 	v.guard.set(nil)
 	return v
 }
@@ -114,6 +115,14 @@ func (v *services) places(s config.Service) []netip.AddrPort {
 }
 
 func (v *services) openAt(p place) error {
+	if streamServers[p.name] != nil {
+		stream, err := openStream(v.stack, p.name, p.at, v.log)
+		if err != nil {
+			return v.explain(p, err)
+		}
+		v.open[p] = stream
+		return nil
+	}
 	socket := v.stack.NewDatagram(wire.ProtocolUDP)
 	err := socket.SetHandler(v.guard.handler(p.name, p.at.Addr()))
 	if err == nil {
@@ -131,7 +140,7 @@ func (v *services) openAt(p place) error {
 func (v *services) explain(p place, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%w; see who has it with 'ss -lunp sport = :%d', and stop that or use another port", err, p.at.Port())
+		return fmt.Errorf("%w; see who has it with 'ss -ltunp sport = :%d', and stop that or use another port", err, p.at.Port())
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w; %s has %v, or leave the address out for all of them", err, v.card.Name(), v.card.Addresses())
 	case errors.Is(err, syscall.EACCES):
