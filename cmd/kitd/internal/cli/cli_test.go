@@ -308,9 +308,7 @@ func TestUsage(t *testing.T) {
 		"run":                     `no network card is named: use -i IFACE, or interface in the file given by --config`,
 		"run eth0":                `kitd run takes no argument, and "eth0" is one`,
 		"run -i eth0 --wait fast": `--wait "fast" is none of adaptive, busy, interrupt`,
-		"run -i eth0 --serve tcp-echo=:7": `--serve "tcp-echo=:7" is a TCP service, which this version does not have; ` +
-			`it has udp-echo, udp-discard, udp-chargen`,
-		"run -i eth0 --serve http=:80":      `--serve "http=:80" is a TCP service, which this version does not have`,
+		"run -i eth0 --serve gopher=:70":    `is no service of kitd; did you mean `,
 		"run -i eth0 --gateway 10.0.0.1":    `gateway 10.0.0.1 needs an --address`,
 		"run -i eth0 --config /nonexistent": `configuration file /nonexistent can't be read: no such file or directory`,
 		"check --serve udp-echo":            `--serve "udp-echo" is not NAME=ADDR, such as udp-echo=:7`,

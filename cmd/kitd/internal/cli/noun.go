@@ -168,11 +168,12 @@ func (e *Env) socketsCommand() *cobra.Command {
 		Long: "Sockets of the stack that FILTER wants, all without one. It is ss's language:\n\n" +
 			"  src, dst ADDRESS         10.0.0.1, 10.0.0.0/8, 10.0.0.1:7, :7\n" +
 			"  sport, dport OP PORT     = != < <= > >=; :7, 7 or a name\n" +
-			"  state STATE              established, unconnected, all\n" +
-			"  dev = NAME, udp, icmp    joined by and, or, not and parentheses",
+			"  state STATE              established, listening, unconnected, time-wait and TCP's others, all\n" +
+			"  dev = NAME, tcp, udp, icmp   joined by and, or, not and parentheses",
 		Example: "  kitd sockets 'sport = :7'\n  kitd sockets udp and not src 127.0.0.0/8",
 	}
 	output, path := outputFlag(cmd), controlFlag(cmd)
+	info := cmd.Flags().BoolP("info", "i", false, "in the table, show each connection's TCP figures")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filter := strings.Join(args, " ")
 		if _, err := sockfilter.Compile(filter); err != nil {
@@ -186,7 +187,11 @@ func (e *Env) socketsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return e.show(raw, *output, "sockets", socketsTable)
+		table := socketsTable
+		if *info {
+			table = tcpTable
+		}
+		return e.show(raw, *output, "sockets", table)
 	}
 	return cmd
 }
@@ -203,6 +208,33 @@ func socketsTable(out io.Writer, raw []byte) error {
 			reader = "handler"
 		}
 		t.add(s.ID, s.Proto, s.State, s.Local, s.Remote, s.Interface, reader, s.ReadQueue, s.WriteQueue, s.Received, s.Sent, s.Dropped)
+	}
+	return t.print(out)
+}
+
+// tcpTable is the table of sockets with TCP's figures.
+func tcpTable(out io.Writer, raw []byte) error {
+	d, err := decode[control.Sockets](raw)
+	if err != nil {
+		return err
+	}
+	t := newTable("ID", "STATE", "LOCAL", "REMOTE", "READ-Q", "WRITE-Q", "SRTT", "RTTVAR", "RTO", "MSS", "CWND", "SSTHRESH", "IN-FLIGHT",
+		"RETRANS", "DELIVERED", "RECEIVED", "PACING", "CONGESTION")
+	for _, s := range d.Sockets {
+		c := s.TCP
+		if c == nil {
+			continue
+		}
+		ssthresh, pacing := "-", "-"
+		if c.Ssthresh > 0 {
+			ssthresh = fmt.Sprint(c.Ssthresh)
+		}
+		if c.PacingRate > 0 {
+			pacing = fmt.Sprintf("%d B/s", c.PacingRate)
+		}
+		micros := func(n int64) string { return (time.Duration(n) * time.Microsecond).String() }
+		t.add(s.ID, s.State, s.Local, s.Remote, s.ReadQueue, s.WriteQueue, micros(c.SRTTMicros), micros(c.RTTVarMicros), micros(c.RTOMicros),
+			c.MSS, c.Cwnd, ssthresh, c.InFlight, c.Retransmitted, c.Delivered, c.Received, pacing, c.Congestion+", "+c.CongestionState)
 	}
 	return t.print(out)
 }

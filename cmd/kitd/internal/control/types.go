@@ -89,7 +89,7 @@ type Stats struct {
 // Counter is a number that counts from the start of kitd, or with Gauge one
 // that goes up and down.
 type Counter struct {
-	Group string `json:"group"` // xdp, socket, engine, kernel, drop, drop-tx
+	Group string `json:"group"` // xdp, socket, engine, tcp, kernel, drop, drop-tx
 	Name  string `json:"name"`
 	// Interface and Queue say whose number it is; without them it is the whole
 	// kitd's.
@@ -109,19 +109,49 @@ type Sockets struct {
 // Socket is one of them.
 type Socket struct {
 	ID         uint64 `json:"id"`
-	Proto      string `json:"proto"` // udp, icmp
-	State      string `json:"state"` // established (has a peer), unconnected
+	Proto      string `json:"proto"` // udp, icmp, tcp
+	State      string `json:"state"` // as in ss: established (has a peer), unconnected, listening, syn-sent, time-wait …
 	Local      string `json:"local,omitempty"`
 	Remote     string `json:"remote,omitempty"`
 	Interface  string `json:"interface,omitempty"`
 	Handler    bool   `json:"handler"`     // answered on the engine
-	ReadQueue  int    `json:"read_queue"`  // bytes that wait for the reader
-	WriteQueue int    `json:"write_queue"` // bytes that wait for the card
-	Received   uint64 `json:"received"`    // datagrams
+	ReadQueue  int    `json:"read_queue"`  // bytes that wait for the reader; of listening the connections that wait for Accept
+	WriteQueue int    `json:"write_queue"` // bytes that wait for the card, of tcp those not acknowledged; of listening the most that may wait
+	Received   uint64 `json:"received"`    // datagrams or segments
 	RxBytes    uint64 `json:"rx_bytes"`
 	Sent       uint64 `json:"sent"`
 	TxBytes    uint64 `json:"tx_bytes"`
 	Dropped    uint64 `json:"dropped"`
+	TCP        *TCP   `json:"tcp,omitempty"` // of a connection
+}
+
+// TCP is what the state machine knows of a connection, much as ss -i has it.
+type TCP struct {
+	Congestion      string `json:"congestion"`       // cubic, newreno
+	CongestionState string `json:"congestion_state"` // open, disorder, cwr, recovery, loss
+	SRTTMicros      int64  `json:"srtt_us"`
+	RTTVarMicros    int64  `json:"rttvar_us"`
+	MinRTTMicros    int64  `json:"min_rtt_us"`
+	RTOMicros       int64  `json:"rto_us"`
+	MSS             int    `json:"mss"`
+	PMTU            int    `json:"pmtu"`
+	Cwnd            uint32 `json:"cwnd"`               // segments
+	Ssthresh        uint32 `json:"ssthresh,omitempty"` // segments; none before the first loss
+	InFlight        uint32 `json:"in_flight"`          // segments
+	Retransmitted   uint32 `json:"retransmitted"`      // segments since the beginning
+	Lost            uint32 `json:"lost"`               // segments taken for lost since the beginning
+	Timeouts        uint8  `json:"timeouts"`           // retransmission time-outs in a row
+	Delivered       uint64 `json:"delivered"`          // bytes that the peer acknowledged
+	Received        uint64 `json:"received"`           // bytes that came in order
+	Unsent          int    `json:"unsent"`             // bytes written and never sent
+	PacingRate      uint64 `json:"pacing_rate"`        // bytes a second; 0: not paced
+	SendWindow      uint32 `json:"send_window"`
+	ReceiveWindow   uint32 `json:"receive_window"`
+	SACK            bool   `json:"sack"`
+	Timestamps      bool   `json:"timestamps"`
+	ECN             bool   `json:"ecn"`
+	SendScale       uint8  `json:"send_scale"`
+	ReceiveScale    uint8  `json:"receive_scale"`
 }
 
 // Neighbors lists the hosts that the card reaches directly.

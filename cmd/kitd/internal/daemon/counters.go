@@ -6,6 +6,7 @@ import (
 	"kitnet.dev/kit/kernel"
 	"kitnet.dev/kit/loader"
 	"kitnet.dev/kit/stack"
+	"kitnet.dev/kit/stack/tcp"
 )
 
 // Groups of counters.
@@ -16,6 +17,7 @@ const (
 	groupEngine = "engine"  // the stack's engines
 	groupDrop   = "drop"    // received packets that were dropped, by reason
 	groupDropTx = "drop-tx" // made packets that were dropped, by reason
+	groupTCP    = "tcp"     // the state machine of TCP
 	groupKernel = "kernel"  // what is followed in the kernel, in shared mode
 )
 
@@ -52,6 +54,32 @@ var engineFigures = []figure[stack.QueueStats]{
 	{"arp_conflicts", "Claims of other hosts to our addresses.", false, func(q *stack.QueueStats) uint64 { return q.ARPConflicts }},
 	{"steps", "Turns of the engine's loop.", false, func(q *stack.QueueStats) uint64 { return q.Steps }},
 	{"sockets", "Sockets that the engine serves.", true, func(q *stack.QueueStats) uint64 { return uint64(q.Sockets) }},
+}
+
+var tcpCounters = []figure[tcp.Stats]{
+	{"active_opens", "Connections begun from here.", false, func(t *tcp.Stats) uint64 { return t.ActiveOpens }},
+	{"passive_opens", "Connections begun by peers.", false, func(t *tcp.Stats) uint64 { return t.PassiveOpens }},
+	{"attempt_fails", "Connections that ended before their handshake did.", false, func(t *tcp.Stats) uint64 { return t.AttemptFails }},
+	{"estab_resets", "Connections that a peer reset.", false, func(t *tcp.Stats) uint64 { return t.EstabResets }},
+	{"in_segments", "Segments that reached a connection.", false, func(t *tcp.Stats) uint64 { return t.InSegments }},
+	{"out_segments", "Segments that connections sent.", false, func(t *tcp.Stats) uint64 { return t.OutSegments }},
+	{"retransmitted_segments", "Of these, sent before.", false, func(t *tcp.Stats) uint64 { return t.RetransmittedSegments }},
+	{"resets_sent", "Segments with RST.", false, func(t *tcp.Stats) uint64 { return t.ResetsSent }},
+	{"timeouts", "Retransmission time-outs.", false, func(t *tcp.Stats) uint64 { return t.Timeouts }},
+	{"spurious_timeouts", "Of these, found to have been in vain.", false, func(t *tcp.Stats) uint64 { return t.SpuriousTimeouts }},
+	{"loss_probes", "Tail loss probes sent.", false, func(t *tcp.Stats) uint64 { return t.LossProbes }},
+	{"recoveries", "Fast recoveries.", false, func(t *tcp.Stats) uint64 { return t.Recoveries }},
+	{"undone", "Reductions taken back because nothing was lost.", false, func(t *tcp.Stats) uint64 { return t.Undone }},
+	{"cookies_sent", "SYN cookies given.", false, func(t *tcp.Stats) uint64 { return t.CookiesSent }},
+	{"cookies_good", "SYN cookies that came back.", false, func(t *tcp.Stats) uint64 { return t.CookiesGood }},
+	{"cookies_bad", "ACKs without a connection that were no cookie.", false, func(t *tcp.Stats) uint64 { return t.CookiesBad }},
+	{"challenge_acks", "Challenge ACKs sent (RFC 5961).", false, func(t *tcp.Stats) uint64 { return t.ChallengeACKs }},
+	{"challenges_suppressed", "Challenge ACKs not sent because of their rate limit.", false, func(t *tcp.Stats) uint64 { return t.ChallengesSuppressed }},
+	{"paws_rejected", "Segments with an old timestamp.", false, func(t *tcp.Stats) uint64 { return t.PAWSRejected }},
+	{"out_of_window", "Segments outside of the window.", false, func(t *tcp.Stats) uint64 { return t.OutOfWindow }},
+	{"out_of_order", "Segments with something missing before them.", false, func(t *tcp.Stats) uint64 { return t.OutOfOrder }},
+	{"out_of_order_drops", "Of these, thrown away for want of room.", false, func(t *tcp.Stats) uint64 { return t.OutOfOrderDrops }},
+	{"black_holes", "Paths that swallow full segments.", false, func(t *tcp.Stats) uint64 { return t.BlackHoles }},
 }
 
 var socketFigures = []figure[loader.QueueStats]{
@@ -130,6 +158,8 @@ func (d *Daemon) Stats() control.Stats {
 			}
 		}
 	}
+	t := d.card.Stack().TCPStats()
+	list = values(list, tcpCounters, &t, control.Counter{Group: groupTCP})
 	if d.card.Interface().Mode() == stack.Shared {
 		f := d.card.FollowerStats()
 		list = values(list, followerFigures, &f, control.Counter{Group: groupKernel})

@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/cmd/kitd/internal/sockfilter"
 	"kitnet.dev/kit/loader"
 	"kitnet.dev/kit/stack"
+	"kitnet.dev/kit/stack/tcp"
 )
 
 var _ control.Source = (*Daemon)(nil)
@@ -77,10 +79,7 @@ func (d *Daemon) Sockets(filter string) (control.Sockets, error) {
 	}
 	list := control.Sockets{Version: control.Version, Sockets: []control.Socket{}}
 	for _, s := range d.card.Stack().Sockets() {
-		state := "unconnected"
-		if s.Remote.IsValid() {
-			state = "established"
-		}
+		state := socketState(&s)
 		if !wanted.Match(&sockfilter.Socket{
 			Proto: s.Proto.String(), State: state, Local: s.Local, Remote: s.Remote, Interface: s.Interface,
 		}) {
@@ -90,9 +89,49 @@ func (d *Daemon) Sockets(filter string) (control.Sockets, error) {
 			ID: s.ID, Proto: s.Proto.String(), State: state, Local: portText(s.Local), Remote: portText(s.Remote),
 			Interface: s.Interface, Handler: s.Handler, ReadQueue: s.ReadQueue, WriteQueue: s.WriteQueue,
 			Received: s.Received, RxBytes: s.RxBytes, Sent: s.Sent, TxBytes: s.TxBytes, Dropped: s.Dropped,
+			TCP: tcpFigures(s.TCP),
 		})
+		if state == "listening" {
+			list.Sockets[len(list.Sockets)-1].WriteQueue = s.Backlog
+		}
 	}
 	return list, nil
+}
+
+// socketState is ss's name for what a socket is.
+func socketState(s *stack.SocketInfo) string {
+	switch s.State {
+	case "LISTEN":
+		return "listening"
+	case "SYN-RECEIVED":
+		return "syn-recv"
+	case "CLOSED":
+	case "":
+		if s.Remote.IsValid() {
+			return "established"
+		}
+	default:
+		return strings.ToLower(s.State)
+	}
+	return "unconnected"
+}
+
+func tcpFigures(i *tcp.Info) *control.TCP {
+	if i == nil {
+		return nil
+	}
+	t := &control.TCP{
+		Congestion: i.Congestion, CongestionState: i.CongestionState,
+		SRTTMicros: i.SRTT.Microseconds(), RTTVarMicros: i.RTTVar.Microseconds(), MinRTTMicros: i.MinRTT.Microseconds(),
+		RTOMicros: i.RTO.Microseconds(), MSS: i.SendMSS, PMTU: i.MTU, Cwnd: i.Cwnd, InFlight: i.InFlight,
+		Retransmitted: i.Retransmitted, Lost: i.TotalLost, Timeouts: i.Retransmits, Delivered: i.Delivered, Received: i.Received,
+		Unsent: i.Unsent, PacingRate: i.PacingRate, SendWindow: i.SendWindow, ReceiveWindow: i.ReceiveWindow, SACK: i.SACK,
+		Timestamps: i.Timestamps, ECN: i.ECN, SendScale: i.SendScale, ReceiveScale: i.ReceiveScale,
+	}
+	if i.Ssthresh < 1<<30 {
+		t.Ssthresh = i.Ssthresh
+	}
+	return t
 }
 
 // Neighbors implements control.Source.

@@ -160,13 +160,16 @@ func (p *parser) about(word string) (test, error) {
 var states = map[string]string{
 	"established": "established", "connected": "established",
 	"unconnected": "unconnected", "unconn": "unconnected", "closed": "unconnected",
+	"listening": "listening", "listen": "listening",
+	"syn-sent": "syn-sent", "syn-recv": "syn-recv", "fin-wait-1": "fin-wait-1", "fin-wait-2": "fin-wait-2",
+	"close-wait": "close-wait", "closing": "closing", "last-ack": "last-ack", "time-wait": "time-wait",
 	"all": "",
 }
 
 func (p *parser) state() (test, error) {
 	name, ok := states[strings.ToLower(p.peek())]
 	if !ok {
-		return nil, p.refuse("is no state that a socket here can have: established, unconnected or all")
+		return nil, p.refuse("is no state that a socket can have: established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, closing, last-ack, time-wait, listening, unconnected or all")
 	}
 	p.pos++
 	return func(s *Socket) bool { return name == "" || s.State == name }, nil

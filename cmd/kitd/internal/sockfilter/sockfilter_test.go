@@ -97,7 +97,7 @@ func TestRefusals(t *testing.T) {
 		"src fe80::1":             `"fe80::1" is no address`,
 		"src":                     `the end is no address`,
 		"src < 10.0.0.1":          `"<" can't compare here: only = and != can`,
-		"state syn-sent":          `"syn-sent" is no state that a socket here can have: established, unconnected or all`,
+		"state bound":             `"bound" is no state that a socket can have: established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, closing, last-ack, time-wait, listening, unconnected or all`,
 		"dev":                     `the end stands where an interface is due`,
 		"udp )":                   `")" is not expected here`,
 		"( udp":                   `the end stands where a closing parenthesis is due`,
