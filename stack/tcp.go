@@ -17,6 +17,7 @@ type tcpEngine struct {
 	conns     connTable
 	listeners map[listenKey][]*listening
 	active    []*Stream // touched in this step, or kept because the transmit ring was full
+	serving   []*Stream // the memory of active's last list
 	tcpIn     tcp.Segment
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
@@ -220,21 +221,21 @@ func (st *Stream) expire(_ *timer, _ clock.Time) { st.e.Load().touch(st) }
 // emitStreams serves the streams that something happened to. It reports whether some have more to send than the transmit ring
 // takes.
 func (e *Engine) emitStreams() (more bool) {
-	kept := e.active[:0]
-	for _, st := range e.active {
-		if e.serve(st) {
-			kept = append(kept, st)
-			continue
-		}
+	list := e.active
+	e.active = e.serving[:0]
+	for i, st := range list {
 		st.touched = false
+		list[i] = nil
+		if e.serve(st) {
+			e.touch(st)
+		}
 	}
-	clear(e.active[len(kept):])
-	e.active = kept
-	if len(kept) > 1 { // as in emit: a full ring is for all in turn
-		first := kept[0]
-		kept[copy(kept, kept[1:])] = first
+	e.serving = list
+	if left := e.active; len(left) > 1 { // as in emit: a full ring is for all in turn
+		first := left[0]
+		left[copy(left, left[1:])] = first
 	}
-	return len(kept) > 0
+	return len(e.active) > 0
 }
 
 // serve does for a stream what its user asked for, what its timer brought, and sends. It reports whether it has more to send.
