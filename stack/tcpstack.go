@@ -80,10 +80,17 @@ func (s *Stack) closeStreams() {
 		time.Sleep(time.Millisecond)
 	}
 	s.eachStream(func(e *Engine, st *Stream) {
+		if finished(st.conn.State()) {
+			e.leave(st)
+			return
+		}
 		st.conn.Abort(e.now)
 		e.touch(st)
 	})
 }
+
+// finished reports whether a closed connection's peer has acknowledged all, the end included.
+func finished(s tcp.State) bool { return s == tcp.TimeWait || s == tcp.FinWait2 || s == tcp.Closed }
 
 func (s *Stack) eachStream(f func(*Engine, *Stream)) {
 	for _, e := range s.engines {
@@ -94,9 +101,7 @@ func (s *Stack) eachStream(f func(*Engine, *Stream)) {
 // unfinished counts the connections whose peer has not heard of the end.
 func (s *Stack) unfinished() (n int) {
 	s.eachStream(func(_ *Engine, st *Stream) {
-		switch st.conn.State() {
-		case tcp.TimeWait, tcp.FinWait2, tcp.Closed:
-		default:
+		if !finished(st.conn.State()) {
 			n++
 		}
 	})

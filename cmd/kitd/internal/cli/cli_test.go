@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/cmd/kitd/internal/control"
@@ -89,6 +91,33 @@ func (kitd) Routes() control.Routes {
 		{Interface: "eth0", Dst: "10.0.0.0/24", Source: "10.0.0.5", Kind: "unicast"},
 		{Interface: "eth0", Dst: "0.0.0.0/0", Gateway: "10.0.0.1", Metric: 100, MTU: 1400, Kind: "unicast"},
 	}}
+}
+
+// Connect reaches a peer that answers what it gets, behind its address.
+func (kitd) Connect(_ context.Context, address string) (control.Stream, error) {
+	if address != "10.0.0.9:7" {
+		return nil, fmt.Errorf("kitd can't connect to %q: connection refused", address)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "peer")
+		c, err := net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, err
+		}
+		ends[i] = c.(*net.UnixConn)
+	}
+	go func() {
+		defer ends[1].Close()
+		b, _ := io.ReadAll(ends[1])
+		_, _ = fmt.Fprintf(ends[1], "%s: %s", address, b)
+	}()
+	return ends[0], nil
 }
 
 func (kitd) Queues() control.Queues {
@@ -297,11 +326,29 @@ func TestCaptureIntoAPipeThatEnds(t *testing.T) {
 	require.Equal(t, exitOK, r.status, r.stderr)
 }
 
+func TestConnect(t *testing.T) {
+	path := serve(t, kitd{})
+	r := try(t, func(e *Env) { e.Stdin = strings.NewReader("hello") }, "connect", "--control", path, "10.0.0.9", "7")
+	require.Equal(t, result{stdout: "10.0.0.9:7: hello"}, r)
+	r = try(t, nil, "connect", "--control", path, "10.0.0.9", "8")
+	require.Equal(t, result{stderr: "kitd: kitd can't connect to \"10.0.0.9:8\": connection refused\n", status: exitFailed}, r)
+	for args, complaint := range map[string]string{
+		"10.0.0.9":                       "connect takes HOST and PORT",
+		"--gateway 10.0.0.1 10.0.0.9 7":  "--address and --gateway go with -i",
+		"-i eth0 --address 10.0.0.5 h 7": `--address "10.0.0.5" is not an address with a prefix length`,
+		"-i eth0 --gateway x 10.0.0.9 7": `--gateway "x" is not an address`,
+	} {
+		r := try(t, nil, append([]string{"connect"}, strings.Fields(args)...)...)
+		require.Equal(t, exitUsage, r.status, args)
+		require.Contains(t, r.stderr, complaint)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"frobnicate":                        `there is no command "frobnicate"; 'kitd help' lists them`,
 		"stauts":                            `there is no command "stauts"; did you mean status or stats?`,
-		"connect 10.0.0.1 7":                `there is no command "connect"; 'kitd help' lists them`,
+		"telnet 10.0.0.1 7":                 `there is no command "telnet"; 'kitd help' lists them`,
 		"status extra":                      `kitd status takes no argument, and "extra" is one`,
 		"status -o xml":                     `--output "xml" is none of table, json, jsonl`,
 		"status --frob":                     `unknown flag: --frob; 'kitd status --help' lists the flags`,
@@ -463,11 +510,10 @@ func TestHelpAndCompletion(t *testing.T) {
 	help := try(t, nil, "help").stdout
 	require.Equal(t, help, try(t, nil).stdout)
 	for _, command := range []string{"run", "check", "status", "stats", "sockets", "neighbors", "routes", "queues", "capture",
-		"demo", "bench", "version", "completion", "help"} {
+		"connect", "demo", "bench", "version", "completion", "help"} {
 		require.Regexp(t, `(?m)^  `+command+` `, help)
 		require.NotEmpty(t, try(t, nil, "help", command).stdout)
 	}
-	require.NotContains(t, help, "connect")
 	require.Contains(t, try(t, nil, "completion", "bash").stdout, "bash completion")
 	for args, want := range map[string]string{
 		"run --serve udp":  "udp-echo=:\nudp-discard=:\nudp-chargen=:",

@@ -115,7 +115,7 @@ func (e *Env) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: "nouns", Title: "Nouns, which read a running kitd:"},
 		&cobra.Group{ID: "verbs", Title: "Verbs:"})
-	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand(), e.demoCommand(), e.benchCommand()}
+	verbs := []*cobra.Command{e.runCommand(), e.checkCommand(), e.captureCommand(), e.connectCommand(), e.demoCommand(), e.benchCommand()}
 	for _, c := range verbs {
 		c.GroupID = "verbs"
 	}

@@ -44,6 +44,31 @@ func (source) Neighbors() Neighbors { return Neighbors{Version: Version} }
 func (source) Routes() Routes       { return Routes{Version: Version} }
 func (source) Queues() Queues       { return Queues{Version: Version} }
 
+// Connect reaches a peer that echoes, at any address but one.
+func (source) Connect(_ context.Context, address string) (Stream, error) {
+	if address == "nowhere:1" {
+		return nil, errors.New("nobody is there")
+	}
+	peer, err := net.Listen("unix", "")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		defer peer.Close()
+		c, err := peer.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(c, c)
+	}()
+	c, err := net.Dial("unix", peer.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
 func (s source) Capture(r CaptureRequest) (CaptureRun, error) {
 	if r.Filter == "bad" {
 		return nil, errors.New("that filter is bad")
@@ -109,7 +134,7 @@ func TestBadRequests(t *testing.T) {
 		"GET /v1/nonsense HTTP/1.1\r\nHost: kitd\r\n\r\n":           `404 Not Found|nothing is called "/v1/nonsense" here`,
 		"GET / HTTP/1.1\r\nHost: kitd\r\n\r\n":                      `404 Not Found|"version":1`,
 		"POST /v1/status HTTP/1.1\r\nHost: kitd\r\n\r\n":            `405 Method Not Allowed|method "POST" is not known here`,
-		"DELETE /v1/sockets HTTP/1.1\r\nHost: kitd\r\n\r\n":         `405 Method Not Allowed|everything is read with GET`,
+		"DELETE /v1/sockets HTTP/1.1\r\nHost: kitd\r\n\r\n":         `405 Method Not Allowed|everything but connect is read with GET`,
 		"GET /v1/sockets?filter=x HTTP/1.1\r\nHost: kitd\r\n\r\n":   `400 Bad Request|filter \"x\" is bad`,
 		"GET /v1/capture?filter=bad HTTP/1.1\r\nHost: k\r\n\r\n":    `400 Bad Request|that filter is bad`,
 		"GET /v1/capture?format=pcap HTTP/1.1\r\nHost: k\r\n\r\n":   `400 Bad Request|capture format \"pcap\" is not known: use pcapng or text`,

@@ -78,10 +78,11 @@ func (s *Server) handler(stopped context.Context) http.Handler {
 	noun("routes", func(*http.Request) (any, error) { return s.source.Routes(), nil })
 	noun("queues", func(*http.Request) (any, error) { return s.source.Queues(), nil })
 	mux.HandleFunc("GET /v1/capture", func(w http.ResponseWriter, r *http.Request) { s.capture(stopped, w, r) })
+	mux.HandleFunc("POST /v1/connect", func(w http.ResponseWriter, r *http.Request) { s.connect(stopped, w, r) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
 			w.Header().Set("Allow", http.MethodGet)
-			refuse(w, http.StatusMethodNotAllowed, "method "+strconv.Quote(r.Method)+" is not known here: everything is read with GET")
+			refuse(w, http.StatusMethodNotAllowed, "method "+strconv.Quote(r.Method)+" is not known here: everything but connect is read with GET")
 			return
 		}
 		refuse(w, http.StatusNotFound, "nothing is called "+strconv.Quote(r.URL.Path)+

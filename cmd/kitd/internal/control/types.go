@@ -244,6 +244,8 @@ type Source interface {
 	// Capture checks the request and returns what runs the capture. The error is
 	// about the request.
 	Capture(r CaptureRequest) (CaptureRun, error)
+	// Connect connects the stack to HOST:PORT.
+	Connect(ctx context.Context, address string) (Stream, error)
 }
 
 // CaptureRun writes packets to w until there are as many as were asked for, ctx

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/cmd/kitd/internal/sockfilter"
 	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/socketapi"
 	"kitnet.dev/kit/stack"
 	"kitnet.dev/kit/stack/tcp"
 )
@@ -69,6 +72,15 @@ func portText(a netip.AddrPort) string {
 		return ""
 	}
 	return a.String()
+}
+
+// Connect implements control.Source.
+func (d *Daemon) Connect(ctx context.Context, address string) (control.Stream, error) {
+	stream, err := socketapi.NewNet(d.card.Stack()).DialContext(ctx, "tcp4", address)
+	if err != nil {
+		return nil, fmt.Errorf("kitd can't connect to %q: %w", address, err)
+	}
+	return stream, nil
 }
 
 // Sockets implements control.Source.
