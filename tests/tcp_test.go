@@ -283,7 +283,7 @@ func TestTCPPathMTU(t *testing.T) {
 	router, end, err := lab.Connect(lab.Left, far, netlab.Options{MTU: 1300})
 	require.NoError(t, err)
 	require.NoError(t, lab.Left.Sysctl("net/ipv4/ip_forward", "1"))
-	out, err := far.Run(t.Context(), "ip", "route", "add", "default", "via", router.Addr().String())
+	out, err := far.Run(t.Context(), "ip", "route", "add", "default", "via", router.Addr().String(), "advmss", "1460")
 	require.NoError(t, err, "%s", out)
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}, Gateway: lab.Left.Addr()})
 	l, err := far.Listen("tcp4", netip.AddrPortFrom(end.Addr(), 0).String())
@@ -297,11 +297,25 @@ func TestTCPPathMTU(t *testing.T) {
 	kits, err := k.Net().Dial("tcp4", l.Addr().String())
 	require.NoError(t, err)
 	defer kits.Close()
-	require.NoError(t, kits.Stream().SetMaxSegment(0)) // the peer's SYN said 1260; what kit finds out is its own
 	kernel := <-accepted
 	require.NotNil(t, kernel)
 	defer kernel.Close()
-	exchangeStreams(t, kernel, kits, 1<<20)
+	before, ok := kits.Stream().Info()
+	require.True(t, ok)
+	require.Equal(t, 1500, before.MTU)
+	content, want := seeded(1<<20, 1)
+	go func() {
+		_, _ = kits.Write(content)
+		_ = kits.CloseWrite()
+	}()
+	got := sha256.New()
+	_, err = io.Copy(got, kernel)
+	require.NoError(t, err)
+	require.Equal(t, want, [32]byte(got.Sum(nil)))
+	after, ok := kits.Stream().Info()
+	require.True(t, ok)
+	require.Equal(t, 1300, after.MTU)
+	require.Zero(t, k.Stack().TCPStats().Timeouts, "nobody had to wait for a black hole to be found")
 }
 
 // A peer that does not read for a minute closes its window, and the connection survives that (RFC 9293 §3.8.6.1).
