@@ -83,9 +83,9 @@ func kernelAndKit(t *testing.T, lab *netlab.Lab, n *socketapi.Net, local netip.A
 	var l net.Listener
 	var err error
 	if kitDials {
-		l, err = lab.Left.Listen("tcp4", netip.AddrPortFrom(lab.Left.Addr(), 0).String())
+		l, err = lab.Left.Listen("tcp4", netip4(lab.Left.Addr(), 0))
 	} else {
-		l, err = n.Listen("tcp4", netip.AddrPortFrom(local, 0).String())
+		l, err = n.Listen("tcp4", netip4(local, 0))
 	}
 	require.NoError(t, err)
 	defer l.Close()
@@ -202,7 +202,7 @@ func TestTCPWithKernelOverFaultyLink(t *testing.T) {
 func TestTCPRandomEnds(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
-	l, err := k.Net().Listen("tcp4", netip.AddrPortFrom(ownedAddr.Addr(), 80).String())
+	l, err := k.Net().Listen("tcp4", netip4(ownedAddr.Addr(), 80))
 	require.NoError(t, err)
 	var served sync.WaitGroup
 	served.Go(func() {
@@ -286,7 +286,7 @@ func TestTCPPathMTU(t *testing.T) {
 	out, err := far.Run(t.Context(), "ip", "route", "add", "default", "via", router.Addr().String(), "advmss", "1460")
 	require.NoError(t, err, "%s", out)
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}, Gateway: lab.Left.Addr()})
-	l, err := far.Listen("tcp4", netip.AddrPortFrom(end.Addr(), 0).String())
+	l, err := far.Listen("tcp4", netip4(end.Addr(), 0))
 	require.NoError(t, err)
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
@@ -354,7 +354,7 @@ func TestTCPWindowClosedForAMinute(t *testing.T) {
 func TestTCPPeerDies(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
-	l, err := k.Net().Listen("tcp4", netip.AddrPortFrom(ownedAddr.Addr(), 80).String())
+	l, err := k.Net().Listen("tcp4", netip4(ownedAddr.Addr(), 80))
 	require.NoError(t, err)
 	defer l.Close()
 	accept := func() *socketapi.TCPConn {
@@ -421,3 +421,5 @@ func TestTCPCongestionControls(t *testing.T) {
 		require.NoError(t, errors.Join(kernel.Close(), kits.Close()))
 	}
 }
+
+func netip4(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
