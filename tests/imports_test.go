@@ -27,11 +27,11 @@ var rooms = []struct {
 	{"stack/linktest", nil, "a wire that knew the stack could not judge it"},
 	{"stack/pcapng", nil, "a file format"},
 	{"stack/tcp", []string{"stack/clock", "stack/wire", "stack/ring"}, "segments and moments in, segments and a deadline out: no sockets, links or engines"},
-	{"stack", []string{"stack/clock", "stack/wire", "stack/ring"}, "the engine runs over any Link, without a card, root or kernel"},
+	{"stack", []string{"stack/clock", "stack/wire", "stack/ring", "stack/tcp"}, "the engine runs over any Link, without a card, root or kernel"},
 	{"bpf", nil, "the program and its tables are judged alone, by test runs"},
 	{"loader", []string{"bpf"}, "AF_XDP without a stack is useful alone, and is the floor that the benchmark measures"},
 	{"kernel", []string{"stack", "stack/wire"}, "what the kernel says is told in the stack's terms"},
-	{"socketapi", []string{"stack", "stack/clock", "stack/wire", "stack/ring"}, "the contract holds over any stack"},
+	{"socketapi", []string{"stack", "stack/clock", "stack/wire", "stack/ring", "stack/tcp"}, "the contract holds over any stack"},
 	{"internal/netlab", nil, "a laboratory must not depend on what is tried in it"},
 }
 
