@@ -163,7 +163,7 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 			if inside {
 				e.receiveLocal(f)
 			} else {
-				e.receiveForwarded(f, whole)
+				e.receiveForwarded(f, sender, whole)
 			}
 			in.r.Advance()
 		}
@@ -172,11 +172,11 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 	return n
 }
 
-// receiveForwarded takes a frame that another engine received: a fragment, or one that tells something, or, where the other
+// receiveForwarded takes a frame that another engine received: a fragment, one of a connection here, or one that tells something, or, where the other
 // engine's link only receives, any. None is answered in place.
-func (e *Engine) receiveForwarded(frame []byte, any bool) {
+func (e *Engine) receiveForwarded(frame []byte, from *Engine, any bool) {
 	e.stats.RxForwarded++
-	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, !any, any
+	e.rx.link, e.rx.from, e.rx.forwarded, e.rx.passed = e.link, from, !any, any
 	if any && e.tapping.tap != nil {
 		e.tapping.hold(frame)
 	}

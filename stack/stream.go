@@ -23,7 +23,7 @@ type Stream struct {
 	hash    uint32
 	chain   *Stream // the next in the bucket (conns.go)
 	touched bool    // on the engine's list of streams to serve in this step
-	visible bool    // in the engine's table
+	visible bool    // in an engine's table, or on its way to another's
 	mtu     int32   // of the route, as conn was told
 	conn    tcp.Conn
 	tx, rx  ring.Stream
@@ -39,7 +39,9 @@ type Stream struct {
 	waiters waitQueue
 	dirty   dirtyLink
 
-	// The engine's.
+	// The engine's, which may give the connection to another one (handover.go).
+	moveTo   *Engine
+	adopting atomic.Bool // given, and not yet taken
 	timer    timer
 	timerAt  clock.Time // when timer fires, while it is armed
 	shrinkAt clock.Time // when to look whether the rings can give their memory back

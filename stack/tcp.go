@@ -57,7 +57,11 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 			return e.tcpReuse(st, l, s)
 		}
 	}
+	before := st.conn.State()
 	st.conn.Arrives(e.now, s)
+	if e.rx.forwarded {
+		e.noteArrival(st, before)
+	}
 	e.touch(st)
 	e.stats.Delivered++
 	return NotDropped
@@ -65,9 +69,13 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 
 // tcpUnknown takes a segment for which this engine has no connection: another engine's, a listener's, or nobody's.
 func (e *Engine) tcpUnknown(id *tcp.ID, s *tcp.Segment) DropReason {
-	if f := e.iface.flows; f != nil && !e.rx.forwarded {
-		if owner := f.get(id); owner != nil && owner != e {
-			return e.forward(owner)
+	if f := e.iface.flows; f != nil {
+		switch owner := f.get(id); {
+		case owner == nil:
+		case owner != e:
+			return e.forward(owner) // again, where it has been handed over meanwhile
+		default:
+			return DropForwardFull // handed over, and not yet taken: the next step will
 		}
 	}
 	if id.LocalPort == 0 || id.RemotePort == 0 {
@@ -241,6 +249,9 @@ func (e *Engine) emitStreams() (more bool) {
 // serve does for a stream what its user asked for, what its timer brought, and sends. It reports whether it has more to send.
 func (e *Engine) serve(st *Stream) (more bool) {
 	c := &st.conn
+	if st.adopting.Load() {
+		return false
+	}
 	if st.req.Load() != 0 {
 		e.requested(st, st.req.Swap(0))
 	}
@@ -268,6 +279,10 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	}
 	if ev := c.Events(); ev != 0 {
 		e.happened(st, ev)
+	}
+	if st.moveTo != nil && st.visible && !more {
+		e.handOver(st)
+		return false
 	}
 	if st.visible {
 		e.schedule(st)
