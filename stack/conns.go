@@ -118,25 +118,20 @@ func (t *flowTable) shard(id *tcp.ID) (*sync.Mutex, *map[tcp.ID]*Engine) {
 	return &s.mu, &s.m
 }
 
-// set enters a connection, or takes it out where e is nil. A nil table keeps nothing.
-func (t *flowTable) set(id *tcp.ID, e *Engine) {
+// leave takes a connection of e out.
+func (t *flowTable) leave(id *tcp.ID, e *Engine) {
 	if t == nil {
 		return
 	}
 	mu, m := t.shard(id)
 	mu.Lock()
 	defer mu.Unlock()
-	if e == nil {
+	if (*m)[*id] == e {
 		delete(*m, *id)
-		return
 	}
-	if *m == nil {
-		*m = make(map[tcp.ID]*Engine)
-	}
-	(*m)[*id] = e
 }
 
-// take enters a connection unless somebody has it, and reports whether it did.
+// take enters a connection unless somebody has it, and reports whether it did. A nil table keeps nothing.
 func (t *flowTable) take(id *tcp.ID, e *Engine) bool {
 	if t == nil {
 		return true
