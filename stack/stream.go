@@ -21,10 +21,10 @@ type Stream struct {
 	// What the path of a segment reads.
 	id      tcp.ID
 	hash    uint32
-	chain   *Stream // the next in the bucket (conns.go)
-	touched bool    // on the engine's list of streams to serve in this step
-	visible bool    // in the engine's table
-	mtu     int32   // of the route, as conn was told
+	chain   *Stream      // the next in the bucket (conns.go)
+	touched bool         // on the engine's list of streams to serve in this step
+	visible bool         // in the engine's table
+	mtu     atomic.Int32 // of the route, as conn was told
 	conn    tcp.Conn
 	tx, rx  ring.Stream
 
@@ -296,9 +296,12 @@ func (st *Stream) Read(p []byte) (int, error) {
 }
 
 // tookBytes lets the engine know of bytes that were read once they are enough to open the window by a good step. What is less is
-// told with the next bytes that arrive, and a window that stays so little short of its buffer stops nobody.
+// told with the next bytes that arrive, and a window that stays so little short of its buffer stops nobody. But where the buffer
+// is not many segments long, less than half a buffer of window makes the peer wait whether it opens further (RFC 9293
+// §3.8.6.2.1): then the engine hears of every time that all was read.
 func (st *Stream) tookBytes(n int) {
-	if told := st.readN.Add(uint32(n)); int(told) >= st.rx.Limit()/4 {
+	told, limit := int(st.readN.Add(uint32(n))), st.rx.Limit()
+	if told >= limit/4 || limit < 4*int(st.mtu.Load()) && st.rx.Used() == 0 {
 		st.e.Load().push(&st.dirty)
 	}
 }

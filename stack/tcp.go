@@ -197,7 +197,7 @@ func (e *Engine) forgetPassive(l *listening, st *Stream) {
 
 func (e *Engine) initConn(st *Stream, mtu int) {
 	st.conn.Init(e.layer, st.id, mtu, &st.tx, &st.rx)
-	st.mtu = int32(mtu)
+	st.mtu.Store(int32(mtu))
 	st.opt.Load().apply(&st.conn, e.now)
 }
 
@@ -275,8 +275,8 @@ func (e *Engine) serve(st *Stream) (more bool) {
 		c.Timeout(e.now)
 	}
 	d := e.dest(st.id.Remote)
-	if int32(d.mtu) != st.mtu {
-		st.mtu = int32(d.mtu)
+	if int32(d.mtu) != st.mtu.Load() {
+		st.mtu.Store(int32(d.mtu))
 		c.SetMTU(d.mtu)
 	}
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
