@@ -316,9 +316,12 @@ func (st *Stream) info(now clock.Time) SocketInfo {
 	}
 }
 
-// idleInfo is the line of a stream that has no connection: bound, or listening.
+// idleInfo is the line of a stream that no engine serves: bound, listening, or with a connection that has ended.
 func (st *Stream) idleInfo() SocketInfo {
-	i := SocketInfo{ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), State: tcp.Closed.String()}
+	i := SocketInfo{
+		ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), Remote: st.RemoteAddr(), State: tcp.Closed.String(),
+		ReadQueue: st.rx.Used(),
+	}
 	if f := st.Interface(); f != nil {
 		i.Interface = f.name
 	}
