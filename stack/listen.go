@@ -210,7 +210,7 @@ func (e *Engine) listener(id *tcp.ID) *listening {
 	case 1:
 		return ls[0]
 	}
-	return ls[hashID(id, &[2]uint64{3, 5 << 40})%uint32(len(ls))]
+	return ls[hashID(id, &listenerKey)%uint32(len(ls))]
 }
 
 // admission is what a listener says to a SYN.

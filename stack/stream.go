@@ -246,7 +246,7 @@ func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 		}
 	}
 	st.id.Remote, st.id.RemotePort = dst, port
-	return st.iface.engine(hashID(&st.id, &[2]uint64{1, 1 << 40})).via, nil
+	return st.iface.engine(hashID(&st.id, &queueKey)).via, nil
 }
 
 // ask tells the engine what the user wants.
