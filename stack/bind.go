@@ -27,7 +27,7 @@ type bindKey struct {
 type bindEntry struct {
 	users int // sockets
 	reuse bool
-	conns atomic.Int32 // connections that a listening socket took; they hold the port when it is closed
+	conns atomic.Int32 // connections that hold it beside sockets: those that a listening socket took, and those of closed sockets
 }
 
 // Bind gives the socket a local address and port, or for ICMP an identifier. Port 0 picks a free one. The address 0.0.0.0
@@ -107,6 +107,9 @@ func (d *Datagram) bindOn(i *Interface, a wire.Addr, port uint16) error {
 func (s *Stack) takePort(i *Interface, k bindKey, reuse, again bool) (uint16, *bindEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return 0, nil, syscall.EBADF
+	}
 	if k.port != 0 {
 		if b := s.binds[k]; b != nil {
 			if b.users == 0 && again {
@@ -154,15 +157,7 @@ func (s *Stack) releasePort(i *Interface, k bindKey) {
 	}
 }
 
-// releaseConn gives up what the last connection held that a listening socket took.
-func (s *Stack) releaseConn(i *Interface, k bindKey, b *bindEntry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.binds[k] == b {
-		s.releaseUnused(i, k, b)
-	}
-}
-
+// releaseUnused gives a port back that neither a socket nor a connection holds.
 func (s *Stack) releaseUnused(i *Interface, k bindKey, b *bindEntry) {
 	if b.users > 0 || b.conns.Load() > 0 {
 		return

@@ -22,6 +22,13 @@ type connTable struct {
 // firstBuckets is a power of two.
 const firstBuckets = 64
 
+// Keys of hashes that spread connections and need no secret: any numbers with bits all over.
+var (
+	shardKey    = [2]uint64{0x9E3779B97F4A7C15, 0xD1B54A32D192ED03}
+	queueKey    = [2]uint64{0xBF58476D1CE4E5B9, 0x94D049BB133111EB}
+	listenerKey = [2]uint64{0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53}
+)
+
 func (t *connTable) init(key [2]uint64) {
 	t.key = key
 	t.buckets, t.mask = make([]*Stream, firstBuckets), firstBuckets-1
@@ -114,29 +121,24 @@ type flowTable struct {
 }
 
 func (t *flowTable) shard(id *tcp.ID) (*sync.Mutex, *map[tcp.ID]*Engine) {
-	s := &t.shards[hashID(id, &[2]uint64{0x9E3779B97F4A7C15, 0xD1B54A32D192ED03})%uint32(len(t.shards))]
+	s := &t.shards[hashID(id, &shardKey)%uint32(len(t.shards))]
 	return &s.mu, &s.m
 }
 
-// set enters a connection, or takes it out where e is nil. A nil table keeps nothing.
-func (t *flowTable) set(id *tcp.ID, e *Engine) {
+// leave takes a connection of e out.
+func (t *flowTable) leave(id *tcp.ID, e *Engine) {
 	if t == nil {
 		return
 	}
 	mu, m := t.shard(id)
 	mu.Lock()
 	defer mu.Unlock()
-	if e == nil {
+	if (*m)[*id] == e {
 		delete(*m, *id)
-		return
 	}
-	if *m == nil {
-		*m = make(map[tcp.ID]*Engine)
-	}
-	(*m)[*id] = e
 }
 
-// take enters a connection unless somebody has it, and reports whether it did.
+// take enters a connection unless somebody has it, and reports whether it did. A nil table keeps nothing.
 func (t *flowTable) take(id *tcp.ID, e *Engine) bool {
 	if t == nil {
 		return true
@@ -152,6 +154,14 @@ func (t *flowTable) take(id *tcp.ID, e *Engine) bool {
 	}
 	(*m)[*id] = e
 	return true
+}
+
+// move gives a connection to another engine.
+func (t *flowTable) move(id *tcp.ID, to *Engine) {
+	mu, m := t.shard(id)
+	mu.Lock()
+	defer mu.Unlock()
+	(*m)[*id] = to
 }
 
 // get is nil where no engine has the connection.

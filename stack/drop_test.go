@@ -55,6 +55,34 @@ var dropTests = map[DropReason]func(t *testing.T) *host{
 	DropUDPPort:      arrived(packet{}.udp(1, 0, "x")),
 	DropUDPNoPort:    arrived(packet{}.udp(1, 7, "x")),
 
+	DropTCPHeader:    arrived(packet{}.ip(wire.ProtocolTCP, make([]byte, 19))),
+	DropTCPChecksum:  arrived(flipped(syn(1, 80), wire.EthernetLen+wire.IPv4Len+wire.TCPLen-2)),
+	DropTCPBroadcast: arrived(packet{to: bcastIP}.tcp(segment{sport: 1, dport: 80, flags: wire.SYN})),
+	DropTCPOptions:   arrived(packet{}.tcp(segment{sport: 1, dport: 80, flags: wire.SYN, options: []byte{2, 1, 0, 0}})),
+	DropTCPPort:      arrived(syn(1, 0), syn(0, 80)),
+	DropTCPNoPort:    arrived(syn(1, 80)),
+	DropTCPListenIgnored: func(t *testing.T) *host {
+		h := newHost(t)
+		h.listens("10.0.0.1:80", ListenConfig{Backlog: 1})
+		h.arrives("tcp-listen-ignored", packet{}.tcp(segment{sport: 1, dport: 80, flags: wire.FIN}))
+		h.arrives("tcp-listen-ignored", packet{}.tcp(segment{sport: 1, dport: 80, flags: wire.ACK}))
+		return h
+	},
+	DropListenRefused: func(t *testing.T) *host {
+		h := newHost(t)
+		h.listens("10.0.0.1:80", ListenConfig{Count: 1})
+		h.arrives("delivered", syn(1, 80))
+		h.arrives("listen-refused", syn(2, 80))
+		return h
+	},
+	DropListenOverflow: func(t *testing.T) *host {
+		h := newHost(t)
+		h.listens("10.0.0.1:80", ListenConfig{Backlog: 1})
+		h.talk(80, 1).handshake()
+		h.arrives("listen-overflow", syn(2, 80))
+		return h
+	},
+
 	DropSocketFull: func(t *testing.T) *host {
 		h := newHost(t)
 		h.bind("10.0.0.1:7").SetReceiveBuffer(1)

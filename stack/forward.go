@@ -99,6 +99,29 @@ func (e *Engine) forward(to *Engine) DropReason {
 	return NotDropped
 }
 
+// forwardPacket passes p on: by its frame, or where it was put together from fragments, in a frame of its own.
+func (e *Engine) forwardPacket(to *Engine, p wire.IPv4) DropReason {
+	if !e.rx.whole {
+		return e.forward(to)
+	}
+	w := e.inboxTo(to).w
+	b := w.Reserve(wire.EthernetLen + len(p))
+	if b == nil {
+		return DropForwardFull
+	}
+	wire.PutEthernet(b, &wire.EthernetInfo{Dst: to.hw, Src: e.rx.src, Type: wire.EtherTypeIPv4})
+	copy(b[wire.EthernetLen:], p)
+	w.Commit(len(b))
+	w.Publish()
+	to.wakeIfAsleep()
+	e.stats.Forwarded++
+	return NotDropped
+}
+
+// isInside reports whether a frame that an engine of the same interface passed on never saw the card: its Ethernet header is
+// all zeros, where one from the card has our address or a group's.
+func isInside(frame []byte) bool { return wire.HardwareAddr(frame[0:6]).IsZero() }
+
 // forwardToSiblings shows a frame that tells something about neighbours or paths to the other engines as well. What finds no
 // room is not counted as dropped: the frame's end is here, and what another engine misses is asked for or told again.
 func (e *Engine) forwardToSiblings(frame []byte) {
@@ -153,17 +176,17 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 			continue
 		}
 		sender := e.stack.engines[from]
-		inside, whole := sender.iface != e.iface, sender.via == e
+		inside, any := sender.iface != e.iface, sender.via == e
 		for range budget {
 			f := in.r.Peek()
 			if f == nil {
 				break
 			}
 			n++
-			if inside {
+			if inside || !any && isInside(f) {
 				e.receiveLocal(f)
 			} else {
-				e.receiveForwarded(f, sender, whole)
+				e.receiveForwarded(f, sender, any)
 			}
 			in.r.Advance()
 		}
@@ -172,8 +195,8 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 	return n
 }
 
-// receiveForwarded takes a frame that another engine received: a fragment, one of a connection here, or one that tells something, or, where the other
-// engine's link only receives, any. None is answered in place.
+// receiveForwarded takes a frame that another engine received: a fragment, one of a connection here, or one that tells
+// something, or, where the other engine's link only receives, any. None is answered in place.
 func (e *Engine) receiveForwarded(frame []byte, from *Engine, any bool) {
 	e.stats.RxForwarded++
 	e.rx.link, e.rx.from, e.rx.forwarded, e.rx.passed = e.link, from, !any, any

@@ -234,6 +234,14 @@ func (f sent) udp() wire.UDP {
 	return u
 }
 
+func (f sent) tcp() wire.TCP {
+	t, err := wire.ParseTCP(f.ip().Payload())
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
 func (f sent) icmp() wire.ICMP { return wire.ICMP(f.ip().Payload()) }
 
 func (f sent) arp() wire.ARP { return wire.ARP(f[f.ethernet().HeaderLen:]) }
@@ -256,6 +264,12 @@ func wantWellFormed(t testing.TB, frame []byte) {
 		ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
 		pseudo := bytes.Join([][]byte{ip.SrcIP.To4(), ip.DstIP.To4(), {0, 17, byte(u.Length >> 8), byte(u.Length)}, u.Contents, u.Payload}, nil)
 		require.True(t, u.Checksum == 0 || naiveSum(pseudo) == 0xFFFF, "UDP checksum of %s", wire.Dump(frame))
+	}
+	if seg, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP); ok {
+		ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+		n := len(seg.Contents) + len(seg.Payload)
+		pseudo := bytes.Join([][]byte{ip.SrcIP.To4(), ip.DstIP.To4(), {0, 6, byte(n >> 8), byte(n)}, seg.Contents, seg.Payload}, nil)
+		require.Equal(t, uint16(0xFFFF), naiveSum(pseudo), "TCP checksum of %s", wire.Dump(frame))
 	}
 	if m, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok {
 		require.Equal(t, uint16(0xFFFF), naiveSum(append(bytes.Clone(m.Contents), m.Payload...)), "ICMP checksum of %s", wire.Dump(frame))

@@ -25,7 +25,7 @@ func (e *Engine) handOver(st *Stream) {
 	st.adopting.Store(true)
 	st.e.Store(to)
 	to.post(func() { to.adopt(st) })
-	e.iface.flows.set(&st.id, to)
+	e.iface.flows.move(&st.id, to)
 }
 
 func (e *Engine) adopt(st *Stream) {

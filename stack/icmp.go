@@ -90,7 +90,7 @@ func (e *Engine) icmpError(p wire.IPv4, m wire.ICMP, la *localAddr) DropReason {
 		return DropICMPQuote
 	}
 	if q.Protocol == wire.ProtocolTCP && q.HasPorts {
-		return e.tcpError(&q, m)
+		return e.tcpError(&q, p, m)
 	}
 	h := from.quoted(&q)
 	if h == nil {

@@ -31,6 +31,7 @@ type Interface struct {
 	idKey      uint64      // of the identifications of fragmented datagrams
 	routes     routeTable
 	flows      *flowTable // of a card with several queues
+	cookies    cookieGiver
 }
 
 // Name is the card's name.

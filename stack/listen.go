@@ -1,10 +1,13 @@
 package stack
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
+	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -27,9 +30,10 @@ const defaultHalfOpen = 1024
 // listening is a listening socket, shared by the engines of its interface.
 type listening struct {
 	st       *Stream
-	count    int          // acceptance count; 0: a backlog
-	backlog  int          // of connections that wait, in either case
-	maxHalf  int          // half-open connections without cookies
+	port     *bindEntry
+	count    atomic.Int32 // acceptance count; 0: a backlog
+	backlog  atomic.Int32 // of connections that wait, in either case
+	maxHalf  atomic.Int32 // half-open connections without cookies
 	held     atomic.Int32 // of count: the places taken
 	halfOpen atomic.Int32
 
@@ -54,16 +58,13 @@ func (st *Stream) Listen(cfg ListenConfig) error {
 	case f&isBound == 0 || f&(isConnecting|isConnected) != 0:
 		return syscall.EINVAL
 	}
-	half := cfg.HalfOpen
-	if half <= 0 {
-		half = defaultHalfOpen
-	}
 	l := st.listen.Load()
 	if l != nil {
-		l.st.iface.each(func(*Engine) { l.count, l.backlog, l.maxHalf = cfg.Count, max(cfg.Count, cfg.Backlog), half })
+		l.configure(cfg)
 		return nil
 	}
-	l = &listening{st: st, count: cfg.Count, backlog: max(cfg.Count, cfg.Backlog), maxHalf: half}
+	l = &listening{st: st, port: st.port}
+	l.configure(cfg)
 	st.listen.Store(l)
 	key := listenKey{st.id.Local, st.id.LocalPort}
 	st.iface.each(func(e *Engine) {
@@ -73,7 +74,19 @@ func (st *Stream) Listen(cfg ListenConfig) error {
 	return nil
 }
 
-// Accept takes a connection that waits. Errors: EAGAIN there is none; EINVAL the socket does not listen; EBADF closed.
+func (l *listening) configure(cfg ListenConfig) {
+	half := cfg.HalfOpen
+	if half <= 0 {
+		half = defaultHalfOpen
+	}
+	number := func(n int) int32 { return int32(min(n, math.MaxInt32)) }
+	l.count.Store(number(cfg.Count))
+	l.backlog.Store(number(max(cfg.Count, cfg.Backlog)))
+	l.maxHalf.Store(number(half))
+}
+
+// Accept takes a connection that waits. Errors: EAGAIN there is none; EINVAL the socket does not listen; ENETDOWN there is none
+// and the interface is gone; EBADF closed.
 func (st *Stream) Accept() (*Stream, error) {
 	if st.has(isClosed) {
 		return nil, syscall.EBADF
@@ -84,6 +97,9 @@ func (st *Stream) Accept() (*Stream, error) {
 	}
 	if c := l.next(); c != nil {
 		return c, nil
+	}
+	if err := st.iface.usable(); err != nil {
+		return nil, err
 	}
 	return nil, syscall.EAGAIN
 }
@@ -139,6 +155,32 @@ func (l *listening) close() {
 	}
 }
 
+// cookieMemory is for how long a layer believes in SYN cookies after it gave one (package tcp, cookieLife).
+const cookieMemory = 128 * time.Second
+
+func remembered(at, now clock.Time) bool { return at != clock.Never && now.Sub(at) < cookieMemory }
+
+// cookieGiver says which engine of an interface gave a SYN cookie last, and so knows one when it sees it: the ACK that brings it
+// back may come to another engine.
+type cookieGiver struct {
+	e  atomic.Pointer[Engine]
+	at atomic.Int64 // clock.Time
+}
+
+func (g *cookieGiver) gave(e *Engine) {
+	e.cookieAt = e.now
+	g.e.Store(e)
+	g.at.Store(int64(e.now))
+}
+
+// recent is nil where no cookie is about.
+func (g *cookieGiver) recent(now clock.Time) *Engine {
+	if remembered(clock.Time(g.at.Load()), now) {
+		return g.e.Load()
+	}
+	return nil
+}
+
 // listenKey is where a socket listens.
 type listenKey struct {
 	addr wire.Addr
@@ -168,7 +210,7 @@ func (e *Engine) listener(id *tcp.ID) *listening {
 	case 1:
 		return ls[0]
 	}
-	return ls[hashID(id, &[2]uint64{3, 5 << 40})%uint32(len(ls))]
+	return ls[hashID(id, &listenerKey)%uint32(len(ls))]
 }
 
 // admission is what a listener says to a SYN.
@@ -183,20 +225,23 @@ const (
 
 // admission takes a place for a new connection where it says admit.
 func (l *listening) admission() admission {
-	if l.count > 0 {
-		if int(l.held.Add(1)) > l.count {
+	if count := l.count.Load(); count > 0 {
+		if l.held.Add(1) > count {
 			l.held.Add(-1)
 			return refuse
 		}
 		l.halfOpen.Add(1)
 		return admit
 	}
-	if l.waiting() >= l.backlog {
+	if l.full() {
 		return ignore
 	}
-	if int(l.halfOpen.Load()) >= l.maxHalf {
+	if l.halfOpen.Load() >= l.maxHalf.Load() {
 		return cookie
 	}
 	l.halfOpen.Add(1)
 	return admit
 }
+
+// full reports whether as many wait for Accept as may.
+func (l *listening) full() bool { return l.waiting() >= int(l.backlog.Load()) }

@@ -31,7 +31,7 @@ type Stack struct {
 	rand    *rand.Rand
 	binds   map[bindKey]*bindEntry
 	sockets map[*Datagram]struct{}
-	streams map[*Stream]struct{} // bound or listening: connections are in their engines' tables
+	streams map[*Stream]struct{} // bound, and not closed; connections that a peer opened only when they have ended
 	lastID  atomic.Uint64
 	tcp     tcp.Config
 	secret  [32]byte  // of the layers of all engines, so that one knows another's cookies
@@ -220,19 +220,19 @@ func (s *Stack) Stats() Stats {
 func (s *Stack) interfaceGone(i *Interface) {
 	s.gen.Add(1)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for d := range s.sockets {
 		if d.Interface() == i {
 			d.fail(syscall.ENETDOWN)
 		}
 	}
+	for st := range s.streams {
+		if st.Interface() == i && !st.attached {
+			st.waiters.notify(Errored | Readable | Writable) // who waits in Accept looks again
+		}
+	}
+	s.mu.Unlock()
 	for _, e := range i.engines {
-		e.post(func() {
-			e.conns.each(func(st *Stream) {
-				st.flags.Or(isBroken)
-				st.fail(syscall.ENETDOWN)
-			})
-		})
+		e.post(e.abandonStreams)
 	}
 }
 
@@ -243,7 +243,7 @@ func (s *Stack) Sockets() []SocketInfo {
 	for d := range s.sockets {
 		ds = append(ds, d)
 	}
-	streams := slices.Collect(maps.Keys(s.streams))
+	streams := maps.Clone(s.streams)
 	s.mu.Unlock()
 	out := make([]SocketInfo, len(ds))
 	for n, d := range ds {
@@ -256,10 +256,13 @@ func (s *Stack) Sockets() []SocketInfo {
 					out[n].count(&h.counts)
 				}
 			}
-			e.conns.each(func(st *Stream) { out = append(out, st.info(e.now)) })
+			e.conns.each(func(st *Stream) {
+				delete(streams, st)
+				out = append(out, st.info(e.now))
+			})
 		})
 	}
-	for _, st := range streams {
+	for st := range streams {
 		out = append(out, st.idleInfo())
 	}
 	slices.SortFunc(out, func(a, b SocketInfo) int { return cmp.Compare(a.ID, b.ID) })

@@ -21,10 +21,10 @@ type Stream struct {
 	// What the path of a segment reads.
 	id      tcp.ID
 	hash    uint32
-	chain   *Stream // the next in the bucket (conns.go)
-	touched bool    // on the engine's list of streams to serve in this step
-	visible bool    // in an engine's table, or on its way to another's
-	mtu     int32   // of the route, as conn was told
+	chain   *Stream      // the next in the bucket (conns.go)
+	touched bool         // on the engine's list of streams to serve in this step
+	visible bool         // in an engine's table, or on its way to another's
+	mtu     atomic.Int32 // of the route, as conn was told
 	conn    tcp.Conn
 	tx, rx  ring.Stream
 
@@ -46,7 +46,11 @@ type Stream struct {
 	timerAt  clock.Time // when timer fires, while it is armed
 	shrinkAt clock.Time // when to look whether the rings can give their memory back
 	parent   *listening // that a passive connection came from
-	port     *bindEntry // that the connection holds
+
+	// Under Stack.mu.
+	port     *bindEntry // that the socket holds, or its connection
+	attached bool       // Connect gave it to an engine, which has not let it go
+	heir     bool       // the socket is closed, and the connection holds the port
 
 	// The user's, under mu.
 	mu     sync.Mutex
@@ -54,7 +58,7 @@ type Stream struct {
 	wmu    sync.Mutex // Write
 	number uint64     // SocketInfo.ID
 	iface  *Interface
-	opt    *streamOptions // nil: all defaults
+	opt    atomic.Pointer[streamOptions] // nil: all defaults. The engines read it too.
 	listen atomic.Pointer[listening]
 }
 
@@ -142,31 +146,32 @@ func (st *Stream) Bind(addr netip.AddrPort) error {
 	if st.has(isBound) {
 		return syscall.EINVAL
 	}
-	if err := st.s.bindAnywhere(a, func(i *Interface, a wire.Addr) error { return st.bindOn(i, a, addr.Port()) }); err != nil {
-		return err
-	}
-	st.s.mu.Lock()
-	st.s.streams[st] = struct{}{}
-	st.s.mu.Unlock()
-	return nil
+	return st.s.bindAnywhere(a, func(i *Interface, a wire.Addr) error { return st.bindOn(i, a, addr.Port()) })
 }
 
 // bindOn takes the port. Who calls it holds st.mu.
 func (st *Stream) bindOn(i *Interface, a wire.Addr, port uint16) error {
-	port, entry, err := st.s.takePort(i, bindKey{wire.ProtocolTCP, a, port}, st.opt.reusePort(), st.opt.reuseAddr())
+	opt := st.opt.Load()
+	port, entry, err := st.s.takePort(i, bindKey{wire.ProtocolTCP, a, port}, opt.reusePort(), opt.reuseAddr())
 	if err != nil {
 		return err
 	}
-	st.iface, st.port = i, entry
+	st.iface = i
 	st.id.Local, st.id.LocalPort = a, port
 	st.flags.Or(isBound)
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.port = entry
+	st.s.streams[st] = struct{}{}
 	return nil
 }
 
-// Connect begins a handshake and returns EINPROGRESS; Writable or Errored tells its end, and TakeError why it failed. An
-// unbound socket is bound to the address that the route prefers. Errors: EALREADY it is under way; EISCONN; EINVAL port 0, a
-// listening socket, or a destination beyond this machine from a loopback address; ENETUNREACH and EHOSTUNREACH no way there;
-// EADDRINUSE no port is free, or this very connection exists; EADDRNOTAVAIL; EACCES a broadcast address; EAFNOSUPPORT; EBADF.
+// Connect begins a handshake and returns EINPROGRESS; Writable or Errored tells its end, and TakeError why it failed. After a
+// failure it may be called again; a failure of which nobody was told is its answer then, as in Linux. An unbound socket is bound
+// to the address that the route prefers. Errors: EALREADY it is under way; EISCONN; EINVAL port 0, a listening socket, or a
+// destination beyond this machine from a loopback address; ENETUNREACH no way there, or a broadcast or multicast address;
+// EHOSTUNREACH; EADDRINUSE no port is free; EADDRNOTAVAIL no address to come from, or this very connection exists; EACCES a
+// route prohibits it; ENETDOWN; EAFNOSUPPORT; EBADF.
 func (st *Stream) Connect(peer netip.AddrPort) error {
 	dst, ok := wire.AddrFrom(peer.Addr())
 	if !ok {
@@ -174,6 +179,9 @@ func (st *Stream) Connect(peer netip.AddrPort) error {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if e := st.e.Load(); e != nil {
+		e.do(func() {}) // the engine has done with an attempt whose failure it has told
+	}
 	f := st.flags.Load()
 	switch {
 	case f&isClosed != 0:
@@ -184,6 +192,9 @@ func (st *Stream) Connect(peer netip.AddrPort) error {
 		return syscall.EALREADY
 	case f&isConnected != 0:
 		return syscall.EISCONN
+	}
+	if err := st.TakeError(); err != nil {
+		return err
 	}
 	if dst == 0 {
 		dst = wire.AddrLoopback
@@ -196,25 +207,33 @@ func (st *Stream) Connect(peer netip.AddrPort) error {
 		return err
 	}
 	if !e.iface.flows.take(&st.id, e) {
-		return syscall.EADDRINUSE
+		return syscall.EADDRNOTAVAIL
 	}
-	st.s.mu.Lock()
-	delete(st.s.streams, st)
-	st.s.mu.Unlock()
 	st.e.Store(e)
 	st.flags.Or(isConnecting)
+	st.s.mu.Lock()
+	st.attached = true
+	st.s.mu.Unlock()
 	st.ask(wantConnect)
+	if e.iface.gone.Load() {
+		e.post(e.abandonStreams) // the card may have gone since the route was found, and the engine with it
+	}
 	return syscall.EINPROGRESS
 }
 
-// route binds an unbound socket, and picks the engine for the connection: one of the interface that the way leads over.
+// route binds an unbound socket, and picks the engine for the connection: one of the interface that has our address, for it is
+// there that the peer's segments arrive.
 func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 	if !st.has(isBound) {
 		a, err := st.s.sourceTo(dst)
 		if err != nil {
 			return nil, err
 		}
-		if err := st.bindOn(st.s.ownerOf(a), a, 0); err != nil {
+		i := st.s.ownerOf(a)
+		if i == nil {
+			return nil, syscall.EADDRNOTAVAIL // it went away this very moment
+		}
+		if err := st.bindOn(i, a, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -222,11 +241,14 @@ func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.s.ownerOf(dst) != nil {
-		out = st.iface // inside: where answers to our address arrive
+	if out != st.iface && st.s.ownerOf(dst) == nil {
+		// Another card has the better route. Ours must do, or the answers would come where nobody knows of the connection.
+		if r, ok := st.iface.routes.lookup(dst); !ok || r.kind != RouteUnicast {
+			return nil, syscall.ENETUNREACH
+		}
 	}
 	st.id.Remote, st.id.RemotePort = dst, port
-	return out.engine(hashID(&st.id, &[2]uint64{1, 1 << 40})).via, nil
+	return st.iface.engine(hashID(&st.id, &queueKey)).via, nil
 }
 
 // ask tells the engine what the user wants.
@@ -276,9 +298,12 @@ func (st *Stream) Read(p []byte) (int, error) {
 }
 
 // tookBytes lets the engine know of bytes that were read once they are enough to open the window by a good step. What is less is
-// told with the next bytes that arrive, and a window that stays so little short of its buffer stops nobody.
+// told with the next bytes that arrive, and a window that stays so little short of its buffer stops nobody. But where the buffer
+// is not many segments long, less than half a buffer of window makes the peer wait whether it opens further (RFC 9293
+// §3.8.6.2.1): then the engine hears of every time that all was read.
 func (st *Stream) tookBytes(n int) {
-	if told := st.readN.Add(uint32(n)); int(told) >= st.rx.Limit()/4 {
+	told, limit := int(st.readN.Add(uint32(n))), st.rx.Limit()
+	if told >= limit/4 || limit < 4*int(st.mtu.Load()) && st.rx.Used() == 0 {
 		st.e.Load().push(&st.dirty)
 	}
 }
@@ -369,16 +394,14 @@ func (st *Stream) close(how uint32) error {
 		l.close()
 		st.releasePort()
 	case st.e.Load() != nil:
-		if st.opt.resetsOnClose() {
+		if st.opt.Load().resetsOnClose() {
 			how = wantAbort
 		}
+		st.releasePort()
 		st.ask(how)
 	default:
 		st.releasePort()
 	}
-	st.s.mu.Lock()
-	delete(st.s.streams, st)
-	st.s.mu.Unlock()
 	st.waiters.notify(Closed | Readable | Writable | Errored)
 	return nil
 }
@@ -390,11 +413,39 @@ func (st *Stream) leaveSlot() {
 	}
 }
 
-// releasePort gives up the port that Bind or Connect took.
+// releasePort gives up the port that Bind or Connect took, and takes the closed socket off the list. A connection that goes on
+// holds the port in the socket's place, as those do that a listening socket took.
 func (st *Stream) releasePort() {
-	if st.port != nil {
-		st.s.releasePort(st.iface, bindKey{wire.ProtocolTCP, st.id.Local, st.id.LocalPort})
-		st.port = nil
+	s := st.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, st)
+	if st.port == nil || st.parent != nil {
+		return
+	}
+	st.port.users--
+	if st.attached {
+		st.heir = true
+		st.port.conns.Add(1)
+		return
+	}
+	s.releaseUnused(st.iface, st.bindKey(), st.port)
+}
+
+func (st *Stream) bindKey() bindKey { return bindKey{wire.ProtocolTCP, st.id.Local, st.id.LocalPort} }
+
+// detached is told that an engine has let a connection go. Its socket is listed until it is closed.
+func (s *Stack) detached(st *Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.attached = false
+	if st.heir || st.parent != nil {
+		if st.port.conns.Add(-1) == 0 && s.binds[st.bindKey()] == st.port {
+			s.releaseUnused(st.iface, st.bindKey(), st.port)
+		}
+	}
+	if st.has(isConnected) && !st.has(isClosed) {
+		s.streams[st] = struct{}{}
 	}
 }
 
@@ -405,7 +456,10 @@ func (st *Stream) Events() Events {
 		return Closed | Readable | Writable
 	}
 	if l := st.listen.Load(); l != nil {
-		if l.waiting() > 0 {
+		switch {
+		case st.iface.gone.Load():
+			return Errored | Readable
+		case l.waiting() > 0:
 			return Readable
 		}
 		return 0

@@ -66,22 +66,18 @@ func (st *Stream) set(keep func(*streamOptions), change func(*tcp.Conn, clock.Ti
 		return syscall.EBADF
 	}
 	o := new(streamOptions)
-	if st.opt != nil {
-		*o = *st.opt
+	if old := st.opt.Load(); old != nil {
+		*o = *old
 	}
 	keep(o)
 	e := st.e.Load()
-	if l := st.listen.Load(); l != nil {
-		st.iface.each(func(*Engine) { st.opt = o }) // the engines read it for each connection that they take
-		return nil
-	}
-	if e == nil {
-		st.opt = o
+	if e == nil || change == nil {
+		st.opt.Store(o)
 		return nil
 	}
 	e.do(func() {
-		st.opt = o
-		if st.visible && change != nil {
+		st.opt.Store(o)
+		if st.visible {
 			change(&st.conn, e.now)
 			e.touch(st)
 		}
@@ -91,12 +87,10 @@ func (st *Stream) set(keep func(*streamOptions), change func(*tcp.Conn, clock.Ti
 
 // option reads an option.
 func option[T any](st *Stream, get func(*streamOptions) T, otherwise T) T {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.opt == nil {
-		return otherwise
+	if o := st.opt.Load(); o != nil {
+		return get(o)
 	}
-	return get(st.opt)
+	return otherwise
 }
 
 // SetNoDelay switches Nagle's algorithm off (TCP_NODELAY, RFC 9293 §3.7.4). It is on from the start.
@@ -146,7 +140,7 @@ func (st *Stream) SetKeepAliveTimes(idle, interval time.Duration, probes int) er
 
 func (st *Stream) setKeepAlive(keep func(*streamOptions)) error {
 	return st.set(keep, func(c *tcp.Conn, now clock.Time) {
-		o := st.opt
+		o := st.opt.Load()
 		c.SetKeepAlive(now, o.keepAlive, o.keepIdle, o.keepInterval, o.keepProbes)
 	})
 }
@@ -322,14 +316,17 @@ func (st *Stream) info(now clock.Time) SocketInfo {
 	}
 }
 
-// idleInfo is the line of a stream that has no connection: bound, or listening.
+// idleInfo is the line of a stream that no engine serves: bound, listening, or with a connection that has ended.
 func (st *Stream) idleInfo() SocketInfo {
-	i := SocketInfo{ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), State: tcp.Closed.String()}
+	i := SocketInfo{
+		ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), Remote: st.RemoteAddr(), State: tcp.Closed.String(),
+		ReadQueue: st.rx.Used(),
+	}
 	if f := st.Interface(); f != nil {
 		i.Interface = f.name
 	}
 	if l := st.listen.Load(); l != nil {
-		i.State, i.ReadQueue, i.Backlog = tcp.Listen.String(), l.waiting(), l.backlog
+		i.State, i.ReadQueue, i.Backlog = tcp.Listen.String(), l.waiting(), int(l.backlog.Load())
 	}
 	return i
 }

@@ -16,12 +16,12 @@ type tcpEngine struct {
 	layer     *tcp.Layer
 	conns     connTable
 	listeners map[listenKey][]*listening
-	active    []*Stream // touched in this step, or kept because the transmit ring was full
-	serving   []*Stream // the memory of active's last list
+	cookieAt  clock.Time // when this engine gave the last SYN cookie
+	active    []*Stream  // touched in this step, or kept because the transmit ring was full
+	serving   []*Stream  // the memory of active's last list
 	tcpIn     tcp.Segment
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
-	timeWaits int
 }
 
 // tcp takes a segment: RFC 9293 §3.10.7 begins here, with the connection that it belongs to.
@@ -50,11 +50,11 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 	id := tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
 	st := e.conns.get(&id)
 	if st == nil {
-		return e.tcpUnknown(&id, s)
+		return e.tcpUnknown(&id, p, s)
 	}
 	if st.conn.State() == tcp.TimeWait && st.conn.Reusable(s) {
 		if l := e.listener(&id); l != nil {
-			return e.tcpReuse(st, l, s)
+			return e.tcpListen(l, &id, s, st) // RFC 6191: the SYN begins a new connection in place of the old one
 		}
 	}
 	before := st.conn.State()
@@ -68,12 +68,13 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 }
 
 // tcpUnknown takes a segment for which this engine has no connection: another engine's, a listener's, or nobody's.
-func (e *Engine) tcpUnknown(id *tcp.ID, s *tcp.Segment) DropReason {
-	if f := e.iface.flows; f != nil {
-		switch owner := f.get(id); {
+func (e *Engine) tcpUnknown(id *tcp.ID, p wire.IPv4, s *tcp.Segment) DropReason {
+	several := e.iface.flows != nil && !e.rx.forwarded
+	if e.iface.flows != nil {
+		switch owner := e.iface.flows.get(id); {
 		case owner == nil:
 		case owner != e:
-			return e.forward(owner) // again, where it has been handed over meanwhile
+			return e.forwardPacket(owner, p) // again, where it has been handed over meanwhile
 		default:
 			return DropForwardFull // handed over, and not yet taken: the next step will
 		}
@@ -84,6 +85,12 @@ func (e *Engine) tcpUnknown(id *tcp.ID, s *tcp.Segment) DropReason {
 	l := e.listener(id)
 	if l == nil {
 		return e.tcpRefuse(id, s, DropTCPNoPort)
+	}
+	if several && s.Flags&(tcp.SYN|tcp.ACK|tcp.RST) == tcp.ACK {
+		// A layer believes in cookies only for a while after it gave one.
+		if giver := e.iface.cookies.recent(e.now); giver != nil && giver != e && !remembered(e.cookieAt, e.now) {
+			return e.forwardPacket(giver, p)
+		}
 	}
 	return e.tcpListen(l, id, s, nil)
 }
@@ -113,54 +120,68 @@ func (e *Engine) tcpListen(l *listening, id *tcp.ID, s *tcp.Segment, old *Stream
 	}
 	mtu := e.dest(id.Remote).mtu
 	switch e.layer.Listen(e.now, *id, s, how == cookie, mtu, &e.tcpAnswer) {
-	case tcp.Ignore:
-		return DropTCPListenIgnored
 	case tcp.Answer:
+		if how != cookie {
+			e.sendSegment(id, &e.tcpAnswer, answerIPOpt) // RST
+			return DropTCPListenIgnored
+		}
+		if old != nil {
+			e.leave(old) // what comes for it from now on is the new connection's
+		}
+		e.iface.cookies.gave(e)
 		e.sendSegment(id, &e.tcpAnswer, answerIPOpt)
-		if how == cookie {
-			e.stats.Answered++
-			return NotDropped
-		}
-		return DropTCPNoPort
+		e.stats.Answered++
+		return NotDropped
 	case tcp.OpenCookie:
-		if l.waiting() >= l.backlog {
+		switch l.admission() {
+		case refuse:
+			return e.tcpRefuse(id, s, DropListenRefused)
+		case ignore:
 			return DropListenOverflow
+		case cookie:
+			l.halfOpen.Add(1) // for the time until it is established, which is in this step
 		}
-		l.halfOpen.Add(1)
 		st := e.newPassive(l, id, mtu)
-		if !st.conn.AcceptCookie(e.now, s) {
-			e.forgetPassive(st)
+		if st == nil || !st.conn.AcceptCookie(e.now, s) {
+			e.forgetPassive(l, st)
 			return DropTCPListenIgnored
 		}
 		e.enter(st)
 	case tcp.Open:
-		st := e.newPassive(l, id, mtu)
 		if old != nil {
-			st.conn.AcceptAfter(e.now, s, &old.conn)
 			e.leave(old)
-		} else {
+		}
+		st := e.newPassive(l, id, mtu)
+		switch {
+		case st == nil:
+			e.forgetPassive(l, nil)
+			return DropTCPListenIgnored
+		case old != nil:
+			st.conn.AcceptAfter(e.now, s, &old.conn)
+		default:
 			st.conn.Accept(e.now, s)
 		}
 		e.enter(st)
+	default:
+		return DropTCPListenIgnored
 	}
 	e.stats.Delivered++
 	return NotDropped
 }
 
-// tcpReuse lets a SYN begin a new connection in place of one in TIME-WAIT (RFC 6191).
-func (e *Engine) tcpReuse(old *Stream, l *listening, s *tcp.Segment) DropReason {
-	id := old.id
-	return e.tcpListen(l, &id, s, old)
-}
-
-// newPassive makes the stream for a connection that a peer opens. It has one allocation.
+// newPassive makes the stream for a connection that a peer opens, to which l.admission gave a place. It has one allocation. It is
+// nil where another engine has just taken a copy of the same segment.
 func (e *Engine) newPassive(l *listening, id *tcp.ID, mtu int) *Stream {
-	st := &Stream{s: e.stack, id: *id, parent: l, iface: l.st.iface, port: l.st.port, opt: l.st.opt}
+	if !e.iface.flows.take(id, e) {
+		return nil
+	}
+	st := &Stream{s: e.stack, id: *id, parent: l, iface: l.st.iface, port: l.port}
 	st.init()
 	st.number = e.stack.lastID.Add(1)
+	st.opt.Store(l.st.opt.Load())
 	st.ipOpt.Store(l.st.ipOpt.Load())
 	st.flags.Store(isBound)
-	if l.count > 0 {
+	if l.count.Load() > 0 {
 		st.flags.Or(isSlot)
 	}
 	st.port.conns.Add(1)
@@ -169,23 +190,29 @@ func (e *Engine) newPassive(l *listening, id *tcp.ID, mtu int) *Stream {
 	return st
 }
 
-// forgetPassive takes newPassive back.
-func (e *Engine) forgetPassive(st *Stream) {
-	st.parent.halfOpen.Add(-1)
+// forgetPassive takes newPassive back, and the place.
+func (e *Engine) forgetPassive(l *listening, st *Stream) {
+	l.halfOpen.Add(-1)
+	if st == nil {
+		if l.count.Load() > 0 {
+			l.held.Add(-1)
+		}
+		return
+	}
 	st.leaveSlot()
 	st.port.conns.Add(-1)
+	e.iface.flows.leave(&st.id, e)
 }
 
 func (e *Engine) initConn(st *Stream, mtu int) {
 	st.conn.Init(e.layer, st.id, mtu, &st.tx, &st.rx)
-	st.mtu = int32(mtu)
-	st.opt.apply(&st.conn, e.now)
+	st.mtu.Store(int32(mtu))
+	st.opt.Load().apply(&st.conn, e.now)
 }
 
-// enter makes the engine serve a connection.
+// enter makes the engine serve a connection, which is in the table of flows already.
 func (e *Engine) enter(st *Stream) {
 	e.conns.insert(st)
-	e.iface.flows.set(&st.id, e)
 	st.visible = true
 	e.sockets++
 	e.touch(st)
@@ -198,21 +225,13 @@ func (e *Engine) leave(st *Stream) {
 	}
 	st.visible = false
 	e.conns.remove(st)
-	e.iface.flows.set(&st.id, nil)
+	e.iface.flows.leave(&st.id, e)
 	e.wheel.stop(&st.timer)
 	e.sockets--
 	if st.has(isConnected) {
 		st.flags.Or(isBroken)
 	}
-	if st.parent == nil {
-		if st.has(isClosed) {
-			st.releasePort() // else its user does, by Close
-		}
-		return
-	}
-	if st.port.conns.Add(-1) == 0 {
-		e.stack.releaseConn(st.iface, bindKey{wire.ProtocolTCP, st.id.Local, st.id.LocalPort}, st.port)
-	}
+	e.stack.detached(st)
 }
 
 // touch makes this step serve st once more when all has arrived.
@@ -256,6 +275,7 @@ func (e *Engine) serve(st *Stream) (more bool) {
 		e.requested(st, st.req.Swap(0))
 	}
 	if !st.visible {
+		st.dropUnsent()
 		return false
 	}
 	if n := st.readN.Load(); n > 0 {
@@ -265,8 +285,8 @@ func (e *Engine) serve(st *Stream) (more bool) {
 		c.Timeout(e.now)
 	}
 	d := e.dest(st.id.Remote)
-	if int32(d.mtu) != st.mtu {
-		st.mtu = int32(d.mtu)
+	if int32(d.mtu) != st.mtu.Load() {
+		st.mtu.Store(int32(d.mtu))
 		c.SetMTU(d.mtu)
 	}
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
@@ -284,10 +304,19 @@ func (e *Engine) serve(st *Stream) (more bool) {
 		e.handOver(st)
 		return false
 	}
-	if st.visible {
-		e.schedule(st)
+	if !st.visible {
+		return false
 	}
-	return more && st.visible
+	e.schedule(st)
+	return more || c.State() == tcp.Closed // what happened was no use to anybody: see established
+}
+
+// dropUnsent forgets what a user wrote, too late, to a connection that is gone.
+func (st *Stream) dropUnsent() {
+	if n := st.tx.Used(); n > 0 {
+		st.tx.Release(n)
+		st.tx.Shrink()
+	}
 }
 
 // requested does what a user asked for.
@@ -296,8 +325,10 @@ func (e *Engine) requested(st *Stream, req uint32) {
 	if req&wantConnect != 0 {
 		e.initConn(st, e.dest(st.id.Remote).mtu)
 		if e.conns.get(&st.id) != nil {
+			st.errno.Store(uint32(syscall.EADDRNOTAVAIL))
 			st.flags.And(^isConnecting)
-			st.fail(syscall.EADDRNOTAVAIL)
+			e.stack.detached(st)
+			st.waiters.notify(Errored | Readable | Writable)
 			return
 		}
 		e.enter(st)
@@ -310,8 +341,6 @@ func (e *Engine) requested(st *Stream, req uint32) {
 		c.Shutdown(e.now)
 	}
 	switch {
-	case !st.visible && req&(wantClose|wantAbort) != 0:
-		st.releasePort() // gone before its user closed it
 	case req&wantAbort != 0:
 		c.Abort(e.now)
 	case req&wantClose != 0:
@@ -319,10 +348,25 @@ func (e *Engine) requested(st *Stream, req uint32) {
 	}
 }
 
-// fail makes errno the pending error, and tells who waits.
-func (st *Stream) fail(errno syscall.Errno) {
-	st.errno.Store(uint32(errno))
-	st.waiters.notify(Errored | Readable | Writable)
+// abandonStreams ends the connections of an engine whose card is gone, and those that were to begin.
+func (e *Engine) abandonStreams() {
+	for l := e.takeDirty(); l != nil; {
+		next := l.next
+		l.next = nil
+		l.queued.Store(false)
+		if st := l.stream; st != nil {
+			e.requested(st, st.req.Swap(0))
+		}
+		l = next
+	}
+	e.conns.each(func(st *Stream) {
+		if !st.has(isClosed) {
+			st.errno.CompareAndSwap(0, uint32(syscall.ENETDOWN))
+		}
+		st.conn.Abort(e.now)
+		e.gone(st)
+		st.waiters.notify(Errored | Readable | Writable)
+	})
 }
 
 // happened tells the user what became of the connection.
@@ -353,7 +397,7 @@ func (e *Engine) happened(st *Stream, ev tcp.Events) {
 		tell |= Errored | Readable | Writable
 	}
 	if ev&tcp.Gone != 0 {
-		tell |= Readable | Writable
+		tell |= Errored | Readable | Writable
 		e.gone(st)
 	}
 	if tell != 0 && st.waiters.notify(tell) {
@@ -368,8 +412,7 @@ func (e *Engine) established(st *Stream) {
 	if !l.add(st) {
 		st.flags.Or(isClosed)
 		st.leaveSlot()
-		st.conn.Abort(e.now)
-		e.touch(st)
+		st.conn.Abort(e.now) // serve comes again for its RST
 		return
 	}
 	if l.st.waiters.notify(Readable) {
@@ -503,9 +546,10 @@ func (e *Engine) sendSegment(id *tcp.ID, s *tcp.Segment, ipOpt uint32) {
 func (e *Engine) sendingFailed(st *Stream, errno syscall.Errno) {
 	switch st.conn.State() {
 	case tcp.SynSent:
-		st.errno.CompareAndSwap(0, uint32(errno))
+		if !st.has(isClosed) {
+			st.errno.CompareAndSwap(0, uint32(errno))
+		}
 		st.conn.Abort(e.now)
-		st.waiters.notify(Errored | Readable | Writable)
 	case tcp.Closed:
 	default:
 		kind := tcp.HostUnreachable
@@ -517,13 +561,13 @@ func (e *Engine) sendingFailed(st *Stream, errno syscall.Errno) {
 }
 
 // tcpError takes an ICMP error about a segment of ours.
-func (e *Engine) tcpError(q *wire.Quoted, m wire.ICMP) DropReason {
+func (e *Engine) tcpError(q *wire.Quoted, p wire.IPv4, m wire.ICMP) DropReason {
 	id := tcp.ID{Local: q.Src, Remote: q.Dst, LocalPort: q.SrcPort, RemotePort: q.DstPort}
 	st := e.conns.get(&id)
 	if st == nil {
 		if f := e.iface.flows; f != nil && !e.rx.forwarded {
 			if owner := f.get(&id); owner != nil && owner != e {
-				return e.forward(owner)
+				return e.forwardPacket(owner, p)
 			}
 		}
 		return DropICMPQuote
@@ -536,10 +580,13 @@ func (e *Engine) tcpError(q *wire.Quoted, m wire.ICMP) DropReason {
 		return DropICMPQuote // about nothing that is in flight: late, or forged (RFC 5927 §4.1)
 	}
 	if kind == tcp.FragNeeded {
-		e.learnPMTU(q.Dst, m.MTU(), q.TotalLength)
-		if !e.rx.forwarded {
-			e.forwardToSiblings(e.rx.frame)
+		dst, mtu, refused := q.Dst, m.MTU(), q.TotalLength
+		for _, sibling := range e.iface.engines { // not by the frame: only this engine can tell that it is no forgery
+			if sibling != e {
+				sibling.post(func() { sibling.learnPMTU(dst, mtu, refused) })
+			}
 		}
+		e.learnPMTU(dst, mtu, refused)
 	}
 	e.touch(st)
 	return e.consumed()

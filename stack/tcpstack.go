@@ -66,13 +66,11 @@ func (s *Stack) closeStreams() {
 	for _, st := range open {
 		_ = st.Close() // its only error is that it is closed already
 	}
-	s.eachStream(func(e *Engine, st *Stream) {
-		if st.flags.Or(isClosed)&isClosed == 0 {
-			st.waiters.notify(Closed | Readable | Writable | Errored)
-		}
-		st.conn.Close(e.now)
-		e.touch(st)
-	})
+	open = open[:0]
+	s.eachStream(func(_ *Engine, st *Stream) { open = append(open, st) }) // accepted, or still half-open
+	for _, st := range open {
+		_ = st.Close()
+	}
 	for deadline := clock.Now().Add(lingering); s.unfinished() > 0 && clock.Now() < deadline; {
 		if !s.running() {
 			break
