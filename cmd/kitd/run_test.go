@@ -287,6 +287,14 @@ func TestCheckOfACard(t *testing.T) {
 	out, _, _ = commandIn(t, lab.Left, "check", "-i", card)
 	require.Contains(t, out, peer.String()+" answers, "+lab.Right.HardwareAddr().String())
 
+	file := filepath.Join(t.TempDir(), "kitd.toml")
+	require.NoError(t, os.WriteFile(file, []byte("frame-size = 4096\nframes = 8192\nqueues = [5]\n"), 0o600))
+	out, _, status = commandIn(t, lab.Left, "check", "-i", card, "--config", file)
+	require.Equal(t, 1, status)
+	require.Regexp(t, `fail +queues +.*queues \[5\] of `+card, out)
+	out, _, _ = commandIn(t, lab.Left, "check", "-i", card, "--config", file, "--queues", "0")
+	require.Regexp(t, `ok +MTU +1500 bytes in 8192 frames of 4096 a queue`, out)
+
 	kernelEcho(t, lab.Left, lab.Left.Addr().String()+":7")
 	out, _, status = commandIn(t, lab.Left, "check", "-i", card, "--serve", "udp-echo=:7")
 	require.Equal(t, 1, status)
