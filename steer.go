@@ -102,10 +102,10 @@ func (k *Kit) resteer() {
 }
 
 // LinkState implements kernel.Sink.
-func (s *sink) LinkState(up bool, mtu int) {
-	s.k.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu)
+func (s *sink) LinkState(up bool, mtu int, hardware [6]byte) {
+	s.k.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu, "address", wire.HardwareAddr(hardware).String())
 	if mtu != 0 {
-		s.k.device.Info() // reads the MTU anew
+		s.k.device.Info() // reads the MTU and the Ethernet address anew
 		s.Interface.LinkChanged()
 	}
 }

@@ -33,9 +33,9 @@ type Sink interface {
 	SetNeighbour(stack.NeighbourEntry)
 	// DeleteNeighbour tells that the kernel has forgotten a neighbour.
 	DeleteNeighbour(netip.Addr)
-	// LinkState tells whether the interface is up and has a carrier, and its MTU: the longest IP packet, in bytes. An MTU of
-	// 0 says that the interface is gone; no more calls follow.
-	LinkState(up bool, mtu int)
+	// LinkState tells whether the interface is up and has a carrier, its MTU, which is the longest IP packet in bytes, and its
+	// Ethernet address, zero where it has none. An MTU of 0 says that the interface is gone; no more calls follow.
+	LinkState(up bool, mtu int, hardware [6]byte)
 }
 
 // FollowerConfig describes a Follower.
@@ -190,7 +190,7 @@ func (f *Follower) Start(sink Sink) error {
 	}
 	f.sink = sink
 	f.note(sink.SetAddresses(f.view.addresses))
-	sink.LinkState(f.link.up, f.link.mtu)
+	sink.LinkState(f.link.up, f.link.mtu, f.link.hardware)
 	if err := f.read(tablesAll); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return fmt.Errorf("follow the kernel's view of %s: %w", f.name, err)
 	}
@@ -343,8 +343,8 @@ func (f *Follower) linkChanged(l link, gone bool) {
 
 // setLink takes the interface's present state.
 func (f *Follower) setLink(l link) {
-	if l.up != f.link.up || l.mtu != f.link.mtu {
-		f.sink.LinkState(l.up, l.mtu)
+	if l.up != f.link.up || l.mtu != f.link.mtu || l.hardware != f.link.hardware {
+		f.sink.LinkState(l.up, l.mtu, l.hardware)
 	}
 	if err := l.check(); err != nil && f.link.check() == nil {
 		f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
@@ -357,7 +357,7 @@ func (f *Follower) gone() {
 	f.log.Info("the interface is gone from the kernel")
 	f.note(f.sink.SetRoutes(nil))
 	f.note(f.sink.SetAddresses(nil))
-	f.sink.LinkState(false, 0)
+	f.sink.LinkState(false, 0, [6]byte{})
 	f.isGone = true
 	f.end.Do(func() { close(f.done) })
 }

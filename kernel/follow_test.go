@@ -236,6 +236,17 @@ func TestLinkIsFollowed(t *testing.T) {
 	ip(t, l.Left, "link set left0 up")
 	want(true, 1400)
 
+	want(true, 1400)
+	hardware := func(want [6]byte) {
+		t.Helper()
+		eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.hardware == want }, func() string {
+			return fmt.Sprintf("want % x, have % x", want, r.hardware)
+		})
+	}
+	hardware([6]byte(l.Left.HardwareAddr()))
+	ip(t, l.Left, "link set left0 address 02:00:00:00:77:01")
+	hardware([6]byte{2, 0, 0, 0, 0x77, 1})
+
 	// Into a bridge and out of it again is not the end of it.
 	ip(t, l.Left, "link add br0 type bridge", "link set left0 master br0", "link set left0 nomaster", "link set left0 mtu 1300")
 	want(true, 1300)

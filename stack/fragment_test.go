@@ -353,7 +353,7 @@ func TestAnswersHeedThePathMTU(t *testing.T) {
 // The interface's MTU is lowered while the engine runs: answers and datagrams fit the new one.
 func TestLinkMTUIsLowered(t *testing.T) {
 	mtu := 1500
-	h := newHost(t, func(s *setup) { s.wrap = func(l Link) Link { return &mtuLink{l, &mtu} } })
+	h := newHost(t, func(s *setup) { s.wrap = func(l Link) Link { return &changingLink{Link: l, mtu: &mtu} } })
 	s := h.bind("10.0.0.1:7")
 	mtu = 600
 	h.iface.LinkChanged()
@@ -368,9 +368,23 @@ func TestLinkMTUIsLowered(t *testing.T) {
 	h.wantFragmented(50, 48, 10)
 }
 
-type mtuLink struct {
+// changingLink is a link whose device is changed under it.
+type changingLink struct {
 	Link
-	mtu *int
+	mtu *int               // nil: as it is
+	hw  *wire.HardwareAddr // nil: as it is
 }
 
-func (l *mtuLink) MTU() int { return *l.mtu }
+func (l *changingLink) MTU() int {
+	if l.mtu == nil {
+		return l.Link.MTU()
+	}
+	return *l.mtu
+}
+
+func (l *changingLink) HardwareAddr() [6]byte {
+	if l.hw == nil {
+		return l.Link.HardwareAddr()
+	}
+	return *l.hw
+}

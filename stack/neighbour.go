@@ -208,6 +208,19 @@ func (e *Engine) confirm(n *neighbour, hw wire.HardwareAddr, tags []wire.VLANTag
 	e.sendWaiting(n)
 }
 
+// readdress makes hw the Ethernet address that frames come from and answers go to.
+func (e *Engine) readdress(hw wire.HardwareAddr) {
+	if e.hw == hw {
+		return
+	}
+	e.hw = hw
+	for _, n := range e.neighbours {
+		if n.headerLen > 0 {
+			wire.PutEthernetAddrs(n.header[:], n.hardwareAddr(), hw)
+		}
+	}
+}
+
 func (n *neighbour) hardwareAddr() wire.HardwareAddr { return wire.HardwareAddr(n.header[:6]) }
 
 // wait queues a copy-to-be of a packet of size bytes for n, in place of the oldest when too many wait: RFC 1122 §2.3.2.2
