@@ -70,17 +70,6 @@ func (s *sink) steer(ps []netip.Prefix) error {
 	return nil
 }
 
-// linkSink takes of what the kernel says only what an owned card needs: the state of its link. Addresses, routes and
-// neighbours of an owned address are the stack's own business.
-type linkSink struct{ *sink }
-
-func (linkSink) SetAddresses([]netip.Prefix) error { return nil }
-func (linkSink) SetRoutes([]stack.Route) error     { return nil }
-func (linkSink) AddRoute(stack.Route) error        { return nil }
-func (linkSink) DeleteRoute(stack.Route) bool      { return false }
-func (linkSink) SetNeighbour(stack.NeighbourEntry) {}
-func (linkSink) DeleteNeighbour(netip.Addr)        {}
-
 // SetAddresses implements kernel.Sink. Sockets on an address that comes back hear their ports again.
 func (s *sink) SetAddresses(ps []netip.Prefix) error {
 	if err := s.steer(ps); err != nil {

@@ -1,7 +1,8 @@
 // Package kernel is what kit's shared address mode asks of the Linux kernel and follows in it.
 //
 // A Follower tells a Sink, such as a stack's interface, what the kernel knows of one network interface: its IPv4 addresses,
-// its routes, its neighbours and its link; first all of it, then every change. It is also the stack's Resolver: where a
+// its routes, its neighbours and its link; first all of it, then every change, or only those of its link where the addresses are
+// not the kernel's. It is also the stack's Resolver: where a
 // neighbour is missing or has gone stale, it has the kernel ask for it.
 //
 // Ports takes the port that a socket of kit is bound to in the kernel as well, by a kernel socket that is bound and never

@@ -53,11 +53,13 @@ func TestAnInterfaceOfAVRF(t *testing.T) {
 	require.ErrorContains(t, err, "ip link set eth0 nomaster")
 	require.NoError(t, link{slave: "bridge"}.check())
 
-	var log logged
-	f := Follower{log: log.logger(), sink: newRecord(), link: link{index: 7, mtu: 1500}}
-	f.setLink(vrf)
-	f.setLink(vrf)
-	require.Equal(t, 1, log.count("VRF"))
+	for ignored, want := range map[tables]int{0: 1, tableRoutes: 0} { // its routes do not matter to an owned address
+		var log logged
+		f := Follower{log: log.logger(), sink: newRecord(), link: link{index: 7, mtu: 1500}, ignored: ignored}
+		f.setLink(vrf)
+		f.setLink(vrf)
+		require.Equal(t, want, log.count("VRF"))
+	}
 }
 
 func TestAFullNeighbourTable(t *testing.T) {

@@ -42,6 +42,8 @@ type Sink interface {
 type FollowerConfig struct {
 	Interface string
 	Logger    *slog.Logger // nil: silent
+	// LinkOnly follows the link alone: of the Sink only LinkState is called. That is for addresses that the kernel does not have.
+	LinkOnly bool
 	// ReceiveBuffer is how many bytes of changes the kernel keeps for the follower; 0 is 4 MiB. When it does not suffice,
 	// the follower reads everything anew.
 	ReceiveBuffer int
@@ -72,6 +74,7 @@ type Follower struct {
 
 	// What the loop knows.
 	isGone     bool
+	ignored    tables // never read
 	link       link
 	links      map[int]link // of the whole namespace, by index
 	view       view
@@ -119,8 +122,12 @@ func NewFollower(cfg FollowerConfig) (*Follower, error) {
 	f := &Follower{
 		name: cfg.Interface, log: cfg.Logger, done: make(chan struct{}),
 		links: map[int]link{}, told: map[netip.Prefix]stack.Route{}, changed: map[netip.Prefix]struct{}{},
-		neighbours: map[netip.Addr]neighbour{}, overtaken: tablesAll,
+		neighbours: map[netip.Addr]neighbour{},
 	}
+	if cfg.LinkOnly {
+		f.ignored = tablesAll &^ tableLinks
+	}
+	f.overtake(tablesAll)
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +144,7 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if size == 0 {
 		size = receiveBuffer
 	}
-	if f.changes, err = subscribe(size); err != nil {
+	if f.changes, err = subscribe(size, cfg.LinkOnly); err != nil {
 		return err
 	}
 	if f.requests, err = openRequests(); err != nil {
@@ -146,19 +153,28 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if f.link, err = f.requests.link(cfg.Interface, 0); err != nil {
 		return fmt.Errorf("%w; `ip link` lists the interfaces", err)
 	}
+	f.view.index = f.link.index
+	f.asker.init(f)
+	if cfg.LinkOnly {
+		return nil
+	}
 	if err := f.link.check(); err != nil {
 		return err
 	}
-	f.view.index = f.link.index
 	all, err := f.requests.addresses()
 	if err != nil {
 		return err
 	}
 	f.initial = sharedPrefixesOf(all, f.view.index)
 	f.view.addresses = f.initial
-	f.asker.init(f)
 	return nil
 }
+
+// linkOnly is what FollowerConfig said.
+func (f *Follower) linkOnly() bool { return f.ignored != 0 }
+
+// overtake has tables read again.
+func (f *Follower) overtake(t tables) { f.overtaken |= t &^ f.ignored }
 
 // check refuses an interface whose routes are in a table that is not followed.
 func (l link) check() error {
@@ -189,9 +205,11 @@ func (f *Follower) Start(sink Sink) error {
 		return fmt.Errorf("follow the kernel's view of %s: it is followed already: %w", f.name, unix.EALREADY)
 	}
 	f.sink = sink
-	f.note(sink.SetAddresses(f.view.addresses))
+	if !f.linkOnly() {
+		f.note(sink.SetAddresses(f.view.addresses))
+	}
 	sink.LinkState(f.link.up, f.link.mtu, f.link.hardware)
-	if err := f.read(tablesAll); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+	if err := f.read(tablesAll &^ f.ignored); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return fmt.Errorf("follow the kernel's view of %s: %w", f.name, err)
 	}
 	f.running.Go(f.loop)
@@ -260,7 +278,8 @@ func (f *Follower) take(deadline time.Time) error {
 			// (netlink_overrun in net/netlink/af_netlink.c), so it must be emptied first.
 			lost = true
 			f.stats.overruns.Add(1)
-			f.overtaken, f.lost = tablesAll, true
+			f.overtake(tablesAll)
+			f.lost = true
 			continue
 		case errors.Is(err, errNothing):
 			f.settling, f.doubtful = false, false
@@ -301,19 +320,19 @@ func (f *Follower) change(m *syscall.NetlinkMessage) {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		a, ok := decodeAddress(m.Data)
 		if ok && a.index == f.view.index {
-			f.overtaken |= tableAddresses
+			f.overtake(tableAddresses)
 		}
 		if m.Header.Type == unix.RTM_DELADDR {
-			f.overtaken |= tableRoutes // older kernels do not tell which routes went with their source address
+			f.overtake(tableRoutes) // older kernels do not tell which routes went with their source address
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if r, ok := decodeRoute(m.Data); ok && r.followed() {
 			f.routeChanged(r, m.Header.Flags, m.Header.Type == unix.RTM_DELROUTE)
 		}
 	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		f.overtaken |= tableRules
+		f.overtake(tableRules)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if n, ok := decodeNeighbour(m.Data); ok && n.index == f.view.index {
 			f.neighbourChanged(n, m.Header.Type == unix.RTM_DELNEIGH)
@@ -334,7 +353,7 @@ func (f *Follower) linkChanged(l link, gone bool) {
 		f.links[l.index] = l
 	}
 	if gone || !known || before.flags != l.flags || before.master != l.master {
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	}
 	if l.index == f.view.index && !gone {
 		f.setLink(l)
@@ -346,7 +365,7 @@ func (f *Follower) setLink(l link) {
 	if l.up != f.link.up || l.mtu != f.link.mtu || l.hardware != f.link.hardware {
 		f.sink.LinkState(l.up, l.mtu, l.hardware)
 	}
-	if err := l.check(); err != nil && f.link.check() == nil {
+	if err := l.check(); err != nil && f.link.check() == nil && !f.linkOnly() {
 		f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
 	}
 	f.link = l
@@ -355,8 +374,10 @@ func (f *Follower) setLink(l link) {
 // gone tells that the interface has left this namespace, and ends the following.
 func (f *Follower) gone() {
 	f.log.Info("the interface is gone from the kernel")
-	f.note(f.sink.SetRoutes(nil))
-	f.note(f.sink.SetAddresses(nil))
+	if !f.linkOnly() {
+		f.note(f.sink.SetRoutes(nil))
+		f.note(f.sink.SetAddresses(nil))
+	}
 	f.sink.LinkState(false, 0, [6]byte{})
 	f.isGone = true
 	f.end.Do(func() { close(f.done) })
@@ -375,7 +396,7 @@ func (f *Follower) routeChanged(r kernelRoute, flags uint16, gone bool) {
 		sure = (f.routes.add(r, flags) || !f.settling) && sure
 	}
 	if !sure {
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	}
 }
 

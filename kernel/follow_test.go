@@ -258,6 +258,22 @@ func TestLinkIsFollowed(t *testing.T) {
 	require.Zero(t, r.after, "no call follows the one that says that the interface is gone")
 }
 
+// Where the addresses are not the kernel's, only the link is of interest.
+func TestOnlyTheLinkIsFollowed(t *testing.T) {
+	l := lab(t)
+	f, r := follow(t, l.Left, FollowerConfig{LinkOnly: true})
+	require.Empty(t, f.Addresses())
+	ip(t, l.Left, "address add 10.77.0.9/24 dev left0", "route add default via 10.77.0.2", "rule add from 10.9.0.0/16 table 7",
+		"neighbour add 10.77.0.50 lladdr 02:00:00:00:00:50 nud permanent dev left0", "link set left0 mtu 1400")
+	eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.up && r.mtu == 1400 }, func() string { return "the MTU is not told" })
+	ip(t, l.Left, "link del left0")
+	eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.gone }, func() string { return "the end is not told" })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Zero(t, r.others, "calls about anything else")
+	require.LessOrEqual(t, f.Stats().Changes, uint64(10), "changes of links, and of nothing else")
+}
+
 func TestFollowerOfNoInterface(t *testing.T) {
 	l := lab(t)
 	require.NoError(t, l.Left.Do(func() error {
