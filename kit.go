@@ -208,3 +208,7 @@ func (k *Kit) LinkCounters() []loader.Counters {
 
 // FollowerStats are the figures of what follows the kernel: in owned mode only its link.
 func (k *Kit) FollowerStats() kernel.FollowerStats { return k.follower.Stats() }
+
+// FollowerTroubles is what of the kernel's view can't be followed at the moment, a sentence each with what to do; none when
+// all is well.
+func (k *Kit) FollowerTroubles() []error { return k.follower.Troubles() }

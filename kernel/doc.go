@@ -2,8 +2,8 @@
 //
 // A Follower tells a Sink, such as a stack's interface, what the kernel knows of one network interface: its IPv4 addresses,
 // its routes, its neighbours and its link; first all of it, then every change, or only those of its link where the addresses are
-// not the kernel's. It is also the stack's Resolver: where a
-// neighbour is missing or has gone stale, it has the kernel ask for it.
+// not the kernel's. It is also the stack's Resolver: where a neighbour is missing or has gone stale, it has the kernel ask for
+// it. What it can't follow it tries again, and Follower.Troubles says so until it has succeeded.
 //
 // Ports takes the port that a socket of kit is bound to in the kernel as well, by a kernel socket that is bound and never
 // read, and then steers it to kit. So no other program gets it, and whoever holds it already is not robbed. OwnedPorts does

@@ -81,6 +81,8 @@ type Follower struct {
 	routes     routes
 	told       map[netip.Prefix]stack.Route
 	changed    map[netip.Prefix]struct{} // destinations whose routes have changed since the sink was told
+	untaken    map[netip.Prefix]error    // destinations whose routes the sink did not take
+	untold     bool                      // the sink has not taken the addresses
 	neighbours map[netip.Addr]neighbour
 	rules      int  // beyond the standard ones
 	settling   bool // the routes have been read, and changes from before that may still be in the queue
@@ -89,6 +91,7 @@ type Follower struct {
 	overtaken  tables
 	readAfter  time.Time // when overtaken tables may be read again
 
+	troubles  troubles
 	asker     asker
 	tableFull time.Time // when a full neighbour table was last logged
 	stats     struct{ changes, overruns, reads, asked, unasked atomic.Uint64 }
@@ -122,6 +125,7 @@ func NewFollower(cfg FollowerConfig) (*Follower, error) {
 	f := &Follower{
 		name: cfg.Interface, log: cfg.Logger, done: make(chan struct{}),
 		links: map[int]link{}, told: map[netip.Prefix]stack.Route{}, changed: map[netip.Prefix]struct{}{},
+		untaken:    map[netip.Prefix]error{},
 		neighbours: map[netip.Addr]neighbour{},
 	}
 	if cfg.LinkOnly {
@@ -166,7 +170,7 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 		return err
 	}
 	f.initial = sharedPrefixesOf(all, f.view.index)
-	f.view.addresses = f.initial
+	f.view.addresses, f.untold = f.initial, true
 	return nil
 }
 
@@ -185,13 +189,6 @@ func (l link) check() error {
 		"or give kit an address of its own", unix.EOPNOTSUPP, l.name)
 }
 
-// note logs what the sink could not take; it goes on with what it had.
-func (f *Follower) note(err error) {
-	if err != nil {
-		f.log.Warn("what the kernel tells could not be followed", "error", err)
-	}
-}
-
 // Addresses lists the interface's IPv4 addresses as they were when the follower was made; Start tells later changes.
 // Addresses of 127.0.0.0/8 are left out: they are the stack's own.
 func (f *Follower) Addresses() []netip.Prefix {
@@ -205,9 +202,6 @@ func (f *Follower) Start(sink Sink) error {
 		return fmt.Errorf("follow the kernel's view of %s: it is followed already: %w", f.name, unix.EALREADY)
 	}
 	f.sink = sink
-	if !f.linkOnly() {
-		f.note(sink.SetAddresses(f.view.addresses))
-	}
 	sink.LinkState(f.link.up, f.link.mtu, f.link.hardware)
 	if err := f.read(tablesAll &^ f.ignored); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return fmt.Errorf("follow the kernel's view of %s: %w", f.name, err)
@@ -250,12 +244,13 @@ func (f *Follower) loop() {
 		if f.overtaken != 0 {
 			deadline = f.readAfter
 		}
-		if err := f.take(deadline); err != nil {
-			f.fail(err)
+		err := f.take(deadline)
+		if f.isGone || f.closed.Load() {
 			return
 		}
-		if f.isGone {
-			return
+		f.troubles.set(troubleChanges, explainDeaf(err))
+		if err != nil {
+			f.deaf(err)
 		}
 		f.tellRoutes()
 		if f.overtaken != 0 && !time.Now().Before(f.readAfter) {
@@ -300,12 +295,15 @@ func (f *Follower) take(deadline time.Time) error {
 	return nil
 }
 
-// fail ends the following after an error of the netlink socket, of which only the one that Close makes is foreseen.
-func (f *Follower) fail(err error) {
-	if !f.closed.Load() {
-		f.log.Error("the kernel's changes can no longer be followed", "error", err)
+// deaf waits after an error of the netlink socket that is not foreseen, and has everything read, for as long as it lasts.
+func (f *Follower) deaf(err error) {
+	f.log.Error("the kernel's changes could not be received", "error", err)
+	f.overtake(tablesAll)
+	f.lost = true
+	select {
+	case <-f.done:
+	case <-time.After(readRetry):
 	}
-	f.end.Do(func() { close(f.done) })
 }
 
 // change deals with one message.
@@ -365,8 +363,12 @@ func (f *Follower) setLink(l link) {
 	if l.up != f.link.up || l.mtu != f.link.mtu || l.hardware != f.link.hardware {
 		f.sink.LinkState(l.up, l.mtu, l.hardware)
 	}
-	if err := l.check(); err != nil && f.link.check() == nil && !f.linkOnly() {
-		f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
+	if !f.linkOnly() {
+		err := l.check()
+		if err != nil && f.link.check() == nil {
+			f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
+		}
+		f.troubles.set(troubleVRF, explain("the kernel's routes of the interface can't be followed", err))
 	}
 	f.link = l
 }
@@ -375,8 +377,9 @@ func (f *Follower) setLink(l link) {
 func (f *Follower) gone() {
 	f.log.Info("the interface is gone from the kernel")
 	if !f.linkOnly() {
-		f.note(f.sink.SetRoutes(nil))
-		f.note(f.sink.SetAddresses(nil))
+		f.routes, f.view.addresses = nil, nil
+		f.tellAllRoutes()
+		f.tellAddresses()
 	}
 	f.sink.LinkState(false, 0, [6]byte{})
 	f.isGone = true
@@ -408,16 +411,36 @@ func (f *Follower) tellRoutes() {
 		switch {
 		case ok && (!had || now != before):
 			f.told[dst] = now
-			f.note(f.sink.AddRoute(now))
+			f.refuse(dst, f.sink.AddRoute(now))
 			if had && (now.Metric != before.Metric || now.Gateway != before.Gateway || now.Kind != before.Kind) {
 				f.sink.DeleteRoute(before)
 			}
 		case !ok && had:
 			delete(f.told, dst)
 			f.sink.DeleteRoute(before)
+			f.refuse(dst, nil)
 		}
 	}
 	clear(f.changed)
+	f.troubles.set(troubleRoutes, f.refusal())
+}
+
+// refuse notes that the sink did not take the route to dst, or with a nil err that it did.
+func (f *Follower) refuse(dst netip.Prefix, err error) {
+	if err == nil {
+		delete(f.untaken, dst)
+		return
+	}
+	f.log.Warn("a route could not be taken over from the kernel", "route", dst, "error", err)
+	f.untaken[dst] = err
+}
+
+// refusal says which routes the sink did not take, nil where it has them all.
+func (f *Follower) refusal() error {
+	for dst, err := range f.untaken {
+		return fmt.Errorf("%d of the kernel's routes could not be taken over, %v among them: %w", len(f.untaken), dst, err)
+	}
+	return nil
 }
 
 func (f *Follower) neighbourChanged(n neighbour, gone bool) {

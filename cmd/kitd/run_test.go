@@ -17,6 +17,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/internal/netlab"
@@ -261,6 +262,33 @@ func TestServicesFollowTheCardsAddresses(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return len(noun[control.Status](p, "status").Services[0].Addresses) == 1
 	}, patience, 20*time.Millisecond)
+	p.stop()
+}
+
+// The XDP program has room for 64 addresses. kitd goes on with those that it had, and says so until there is room again.
+func TestMoreAddressesThanFit(t *testing.T) {
+	t.Parallel()
+	lab := netlab.Test(t, netlab.Options{})
+	p := start(t, lab.Left)
+	card, err := lab.Left.Links().LinkByName(lab.Left.Interface())
+	require.NoError(t, err)
+	address := func(n int) *netlink.Addr {
+		return &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 99, 0, byte(n)), Mask: net.CIDRMask(32, 32)}}
+	}
+	status := func() (string, int) {
+		out, _, status := p.ask("status")
+		return out, status
+	}
+	for n := range 64 { // beside the one that it has
+		require.NoError(t, lab.Left.Links().AddrAdd(card, address(n+1)))
+	}
+	require.Eventually(t, func() bool { _, s := status(); return s == 3 }, patience, 5*time.Millisecond)
+	out, _ := status()
+	require.Regexp(t, `degraded +the kernel's addresses of the interface could not be taken over, those of before are in use: `+
+		`address 10\.[\d.]+ cannot be steered beside 64 others, which is the limit; remove one first`, out)
+	require.NoError(t, lab.Left.Links().AddrDel(card, address(64)))
+	require.Eventually(t, func() bool { _, s := status(); return s == 0 }, patience, 5*time.Millisecond)
+	require.Len(t, noun[control.Status](p, "status").Addresses, 64)
 	p.stop()
 }
 

@@ -104,6 +104,17 @@ func TestNounsOfARunningDaemon(t *testing.T) {
 	r.orderly()
 }
 
+// What of the kernel's view can't be followed is told for as long as that is so.
+func TestDegradedByTheFollower(t *testing.T) {
+	r := start(t, map[string][]string{}, nil)
+	require.Empty(t, r.status().Degraded)
+	r.card.troubles.Store(&[]error{errors.New("the 65th address does not fit: remove one"), errors.New("the kernel is silent: restart")})
+	require.Equal(t, []string{"the 65th address does not fit: remove one", "the kernel is silent: restart"}, r.status().Degraded)
+	r.card.troubles.Store(nil)
+	require.Empty(t, r.status().Degraded)
+	r.orderly()
+}
+
 func TestDegraded(t *testing.T) {
 	r := start(t, map[string][]string{"serve": {"udp-echo=:7"}}, func(r *running, o *Options) {
 		open := o.Open

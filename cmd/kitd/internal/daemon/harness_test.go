@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,8 @@ type memoryCard struct {
 	stack *stack.Stack
 	iface *stack.Interface
 	info  loader.Info
+
+	troubles atomic.Pointer[[]error] // of a follower
 }
 
 func (c *memoryCard) Stack() *stack.Stack          { return c.stack }
@@ -50,7 +53,13 @@ func (c *memoryCard) SocketStats() ([]loader.QueueStats, error) {
 }
 func (c *memoryCard) LinkCounters() []loader.Counters     { return make([]loader.Counters, 1) }
 func (c *memoryCard) FollowerStats() kernel.FollowerStats { return kernel.FollowerStats{} }
-func (c *memoryCard) Close() error                        { return c.stack.Close() }
+func (c *memoryCard) FollowerTroubles() []error {
+	if list := c.troubles.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+func (c *memoryCard) Close() error { return c.stack.Close() }
 
 // newStack puts a stack on an end of a wire.
 func newStack(t *testing.T, end *linktest.End, name, address string, gone func(error)) *memoryCard {
