@@ -212,3 +212,6 @@ func (k *Kit) FollowerStats() kernel.FollowerStats { return k.follower.Stats() }
 // FollowerTroubles is what of the kernel's view can't be followed at the moment, a sentence each with what to do; none when
 // all is well.
 func (k *Kit) FollowerTroubles() []error { return k.follower.Troubles() }
+
+// Unfollowed says by what else the kernel routes than kit does, a sentence each.
+func (k *Kit) Unfollowed() []string { return k.follower.Unfollowed() }

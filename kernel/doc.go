@@ -10,8 +10,8 @@
 // the same for addresses that the kernel does not have.
 //
 // Routes are those of the tables local and main, as if they were one, which is how packets are routed where `ip rule` shows the
-// three rules that a kernel starts with; other rules and tables are told in the log and not followed, and an interface in a
-// VRF is refused. Routes for one type of service only are left out. Of a route with several hops the first that leads over the
+// three rules that a kernel starts with; other rules and tables are not followed, nor are routes for one type of service only:
+// Follower.Unfollowed says so. An interface in a VRF is refused. Of a route with several hops the first that leads over the
 // interface is taken. A hop behind an IPv6 gateway or in a tunnel, a route over another interface, and an address that the
 // kernel has on another one, are stack.RouteElsewhere: only the kernel can go there. What the kernel has learnt from ICMP
 // (redirects, path MTUs) is not followed.

@@ -84,17 +84,18 @@ type Follower struct {
 	untaken    map[netip.Prefix]error    // destinations whose routes the sink did not take
 	untold     bool                      // the sink has not taken the addresses
 	neighbours map[netip.Addr]neighbour
-	rules      int  // beyond the standard ones
+	services   bool // routes for a type of service have changed since they were counted
 	settling   bool // the routes have been read, and changes from before that may still be in the queue
 	doubtful   bool // and they can't be done again on what was read, see replaceRoutes
 	lost       bool // changes were, since the routes were read
 	overtaken  tables
 	readAfter  time.Time // when overtaken tables may be read again
 
-	troubles  troubles
-	asker     asker
-	tableFull time.Time // when a full neighbour table was last logged
-	stats     struct{ changes, overruns, reads, asked, unasked atomic.Uint64 }
+	unfollowed struct{ rules, services atomic.Int64 }
+	troubles   troubles
+	asker      asker
+	tableFull  time.Time // when a full neighbour table was last logged
+	stats      struct{ changes, overruns, reads, asked, unasked atomic.Uint64 }
 }
 
 // tables is a set of the kernel's tables.
@@ -389,6 +390,7 @@ func (f *Follower) gone() {
 // routeChanged follows one change, and has all routes read anew where it can't be told what it did.
 func (f *Follower) routeChanged(r kernelRoute, flags uint16, gone bool) {
 	f.changed[r.dst] = struct{}{}
+	f.services = f.services || r.tos != 0
 	sure := !f.doubtful
 	switch {
 	case gone:
@@ -423,6 +425,10 @@ func (f *Follower) tellRoutes() {
 	}
 	clear(f.changed)
 	f.troubles.set(troubleRoutes, f.refusal())
+	if f.services {
+		f.services = false
+		f.unfollowed.services.Store(f.routes.services())
+	}
 }
 
 // refuse notes that the sink did not take the route to dst, or with a nil err that it did.

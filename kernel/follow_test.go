@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -297,12 +299,30 @@ func TestCloseBeforeStartAndTwice(t *testing.T) {
 func TestPolicyRoutingIsTold(t *testing.T) {
 	l := lab(t)
 	var log logged
-	_, r := follow(t, l.Left, FollowerConfig{Logger: log.logger()})
+	f, r := follow(t, l.Left, FollowerConfig{Logger: log.logger()})
+	unfollowed := func(want ...string) {
+		t.Helper()
+		eventually(t, func() bool {
+			return slices.EqualFunc(want, f.Unfollowed(), func(a, b string) bool { return strings.Contains(b, a) })
+		},
+			func() string { return fmt.Sprintf("want %q, have %q", want, f.Unfollowed()) })
+	}
 	r.wantRoutes(t)
 	require.Zero(t, log.count("policy routing"), "the kernel's own three rules are none")
+	unfollowed()
 	ip(t, l.Left, "rule add from 10.77.0.1 lookup 77")
 	log.want(t, "policy routing")
 	ip(t, l.Left, "rule add from 10.77.0.2 lookup 77", "route add 10.1.0.0/16 via 10.77.0.2")
 	r.wantRoutes(t, "unicast 10.1.0.0/16 via 10.77.0.2")
 	require.Equal(t, 1, log.count("policy routing"), "it is told once")
+	unfollowed("policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main alone; see 'ip rule' " +
+		"(beyond the usual three: 2)")
+	ip(t, l.Left, "route add 10.2.0.0/16 tos 0x10 via 10.77.0.2", "route add 10.2.0.0/16 tos 0x08 via 10.77.0.2")
+	unfollowed("2)", "routes for one type of service alone are not followed")
+	unfollowed("2)", "(such routes: 2)")
+	again, _ := follow(t, l.Left, FollowerConfig{})
+	require.Equal(t, f.Unfollowed(), again.Unfollowed(), "what was there at the start counts as what came later")
+	ip(t, l.Left, "route del 10.2.0.0/16 tos 0x10", "route del 10.2.0.0/16 tos 0x08", "rule del from 10.77.0.1 lookup 77", "rule del from 10.77.0.2 lookup 77")
+	unfollowed()
+	require.Empty(t, f.Troubles())
 }

@@ -134,7 +134,7 @@ func (f *Follower) replaceRoutes(all routes) {
 	f.settling = true
 	f.doubtful = f.routes == nil || f.lost || f.routes.crowded() || all.crowded()
 	f.lost = false
-	f.routes = all
+	f.routes, f.services = all, true
 }
 
 // tellAllRoutes tells them in one step; where the sink does not take that, all are among the changed ones afterwards.
@@ -186,16 +186,17 @@ func (f *Follower) readNeighbours() error {
 	return err
 }
 
+const policyRouting = "policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main " +
+	"alone; see 'ip rule'"
+
 // readRules tells the operator once when packets are routed by rules that kit does not follow.
 func (f *Follower) readRules() error {
 	others, err := f.requests.rules()
 	if failed(err) {
 		return err
 	}
-	if others > 0 && f.rules == 0 {
-		f.log.Warn("policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main "+
-			"alone; see `ip rule`", "rules", others)
+	if f.unfollowed.rules.Swap(int64(others)) == 0 && others > 0 {
+		f.log.Warn(policyRouting, "rules", others)
 	}
-	f.rules = others
 	return err
 }

@@ -43,6 +43,19 @@ func (f *Follower) Troubles() (list []error) {
 	return list
 }
 
+// Unfollowed says by what else the kernel routes than what the sink is told, a sentence each: policy rules, and routes for one
+// type of service. Any goroutine may call it.
+func (f *Follower) Unfollowed() (list []string) {
+	if n := f.unfollowed.rules.Load(); n > 0 {
+		list = append(list, fmt.Sprintf("%s (beyond the usual three: %d)", policyRouting, n))
+	}
+	if n := f.unfollowed.services.Load(); n > 0 {
+		list = append(list, fmt.Sprintf("routes for one type of service alone are not followed: what kit sends takes the others, "+
+			"whatever its TOS; see 'ip route' (such routes: %d)", n))
+	}
+	return list
+}
+
 // explain puts what it means in front of an error, nil where there is none.
 func explain(what string, err error) error {
 	if err == nil {

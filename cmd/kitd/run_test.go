@@ -63,6 +63,15 @@ func TestSharedAddress(t *testing.T) {
 	require.EqualValues(t, 4, sockets[0].Received)
 	require.EqualValues(t, 4, sockets[0].Sent)
 	require.NotEmpty(t, noun[control.Routes](p, "routes").Routes)
+	require.Empty(t, s.Notes)
+	_, err = lab.Left.Run(t.Context(), "ip", "rule", "add", "from", "10.9.9.9", "lookup", "77")
+	require.NoError(t, err)
+	for _, name := range []string{"status", "routes"} {
+		require.Eventually(t, func() bool {
+			out, _, status := p.ask(name)
+			return status == 0 && strings.Contains(out, "policy routing is in use, and its rules are not followed")
+		}, patience, 5*time.Millisecond, name)
+	}
 	require.Len(t, noun[control.Queues](p, "queues").Queues, 1)
 	require.NotEmpty(t, noun[control.Neighbors](p, "neighbors").Neighbors)
 	counted := map[string]uint64{}

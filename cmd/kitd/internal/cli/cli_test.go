@@ -51,6 +51,7 @@ func (k kitd) Status() control.Status {
 		Started: time.Unix(1700000000, 0).UTC(), UptimeSeconds: 3723.5,
 		Rates:        control.Rates{RxPackets: 100000, RxBytes: 6400000, TxPackets: 99999, TxBytes: 6399936, Drops: 1},
 		Capabilities: []string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"}, NoNewPrivs: true, Degraded: k.degraded,
+		Notes: []string{"policy routing is in use; see 'ip rule'"},
 	}
 }
 
@@ -90,7 +91,7 @@ func (kitd) Routes() control.Routes {
 	return control.Routes{Version: 1, Routes: []control.Route{
 		{Interface: "eth0", Dst: "10.0.0.0/24", Source: "10.0.0.5", Kind: "unicast"},
 		{Interface: "eth0", Dst: "0.0.0.0/0", Gateway: "10.0.0.1", Metric: 100, MTU: 1400, Kind: "unicast"},
-	}}
+	}, Notes: []string{"policy routing is in use; see 'ip rule'"}}
 }
 
 // Connect reaches a peer that answers what it gets, behind its address.

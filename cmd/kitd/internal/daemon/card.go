@@ -33,6 +33,8 @@ type Card interface {
 	FollowerStats() kernel.FollowerStats
 	// FollowerTroubles is what of the kernel's view can't be followed now, a sentence each.
 	FollowerTroubles() []error
+	// Unfollowed is by what else the kernel routes than the stack does, a sentence each.
+	Unfollowed() []string
 	// Close gives the card back to the kernel.
 	Close() error
 }

@@ -41,7 +41,8 @@ type memoryCard struct {
 	iface *stack.Interface
 	info  loader.Info
 
-	troubles atomic.Pointer[[]error] // of a follower
+	troubles   atomic.Pointer[[]error] // of a follower
+	unfollowed atomic.Pointer[[]string]
 }
 
 func (c *memoryCard) Stack() *stack.Stack          { return c.stack }
@@ -53,13 +54,9 @@ func (c *memoryCard) SocketStats() ([]loader.QueueStats, error) {
 }
 func (c *memoryCard) LinkCounters() []loader.Counters     { return make([]loader.Counters, 1) }
 func (c *memoryCard) FollowerStats() kernel.FollowerStats { return kernel.FollowerStats{} }
-func (c *memoryCard) FollowerTroubles() []error {
-	if list := c.troubles.Load(); list != nil {
-		return *list
-	}
-	return nil
-}
-func (c *memoryCard) Close() error { return c.stack.Close() }
+func (c *memoryCard) FollowerTroubles() []error           { return *c.troubles.Load() }
+func (c *memoryCard) Unfollowed() []string                { return *c.unfollowed.Load() }
+func (c *memoryCard) Close() error                        { return c.stack.Close() }
 
 // newStack puts a stack on an end of a wire.
 func newStack(t *testing.T, end *linktest.End, name, address string, gone func(error)) *memoryCard {
@@ -71,10 +68,13 @@ func newStack(t *testing.T, end *linktest.End, name, address string, gone func(e
 	})
 	require.NoError(t, err)
 	s.Start()
-	return &memoryCard{stack: s, iface: i, info: loader.Info{
+	card := &memoryCard{stack: s, iface: i, info: loader.Info{
 		Interface: name, Present: true, Up: true, Running: true, Driver: "memory", Attach: loader.AttachNative,
 		Queues: []loader.QueueInfo{{Queue: 3, Copy: loader.CopyAlways, CanSend: true}},
 	}}
+	card.troubles.Store(new([]error))
+	card.unfollowed.Store(new([]string))
+	return card
 }
 
 // logBuffer is a log that can be read while it is written.
