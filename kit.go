@@ -111,7 +111,7 @@ func (k *Kit) open(cfg Config) error {
 	for _, l := range k.device.Links() {
 		card.Links = append(card.Links, l)
 	}
-	if k.follower, err = kernel.NewFollower(kernel.FollowerConfig{Interface: card.Name, Logger: k.log}); err != nil {
+	if k.follower, err = kernel.NewFollower(kernel.FollowerConfig{Interface: card.Name, LinkOnly: owned, Logger: k.log}); err != nil {
 		return err
 	}
 	if owned {
@@ -153,11 +153,7 @@ func (k *Kit) start(card stack.InterfaceConfig) error {
 	}
 	k.stack.Start()
 	k.Kit = socketapi.New(k.stack)
-	follow := kernel.Sink(s)
-	if card.Mode == stack.Owned {
-		follow = linkSink{s}
-	}
-	if err := k.follower.Start(follow); err != nil {
+	if err := k.follower.Start(s); err != nil {
 		return err
 	}
 	return k.tables.SetEnabled(true)
@@ -212,3 +208,10 @@ func (k *Kit) LinkCounters() []loader.Counters {
 
 // FollowerStats are the figures of what follows the kernel: in owned mode only its link.
 func (k *Kit) FollowerStats() kernel.FollowerStats { return k.follower.Stats() }
+
+// FollowerTroubles is what of the kernel's view can't be followed at the moment, a sentence each with what to do; none when
+// all is well.
+func (k *Kit) FollowerTroubles() []error { return k.follower.Troubles() }
+
+// Unfollowed says by what else the kernel routes than kit does, a sentence each.
+func (k *Kit) Unfollowed() []string { return k.follower.Unfollowed() }

@@ -70,17 +70,6 @@ func (s *sink) steer(ps []netip.Prefix) error {
 	return nil
 }
 
-// linkSink takes of what the kernel says only what an owned card needs: the state of its link. Addresses, routes and
-// neighbours of an owned address are the stack's own business.
-type linkSink struct{ *sink }
-
-func (linkSink) SetAddresses([]netip.Prefix) error { return nil }
-func (linkSink) SetRoutes([]stack.Route) error     { return nil }
-func (linkSink) AddRoute(stack.Route) error        { return nil }
-func (linkSink) DeleteRoute(stack.Route) bool      { return false }
-func (linkSink) SetNeighbour(stack.NeighbourEntry) {}
-func (linkSink) DeleteNeighbour(netip.Addr)        {}
-
 // SetAddresses implements kernel.Sink. Sockets on an address that comes back hear their ports again.
 func (s *sink) SetAddresses(ps []netip.Prefix) error {
 	if err := s.steer(ps); err != nil {
@@ -102,10 +91,10 @@ func (k *Kit) resteer() {
 }
 
 // LinkState implements kernel.Sink.
-func (s *sink) LinkState(up bool, mtu int) {
-	s.k.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu)
+func (s *sink) LinkState(up bool, mtu int, hardware [6]byte) {
+	s.k.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu, "address", wire.HardwareAddr(hardware).String())
 	if mtu != 0 {
-		s.k.device.Info() // reads the MTU anew
+		s.k.device.Info() // reads the MTU and the Ethernet address anew
 		s.Interface.LinkChanged()
 	}
 }

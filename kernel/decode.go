@@ -54,13 +54,15 @@ func numberOf(b []byte) uint32 {
 
 // link is what matters of a network interface.
 type link struct {
-	index  int
-	name   string
-	up     bool   // IFF_UP and IFF_RUNNING: it is on and has a carrier
-	flags  uint32 // IFF_UP, IFF_RUNNING and IFF_LOWER_UP
-	mtu    int
-	master int
-	slave  string // what it is to its master: "vrf", "bridge", "bond"
+	index int
+	name  string
+	up    bool   // IFF_UP and IFF_RUNNING: it is on and has a carrier
+	flags uint32 // IFF_UP, IFF_RUNNING and IFF_LOWER_UP
+	mtu   int
+	// hardware is the Ethernet address, zero where the interface has another kind.
+	hardware [6]byte
+	master   int
+	slave    string // what it is to its master: "vrf", "bridge", "bond"
 }
 
 // decodeLink reads the body of an RTM_NEWLINK or RTM_DELLINK. It reports false for those about a part of the interface, such as
@@ -80,6 +82,10 @@ func decodeLink(b []byte) (l link, ok bool) {
 			l.name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			l.mtu = int(numberOf(v))
+		case unix.IFLA_ADDRESS:
+			if len(v) == len(l.hardware) {
+				l.hardware = [6]byte(v)
+			}
 		case unix.IFLA_MASTER:
 			l.master = int(numberOf(v))
 		case unix.IFLA_LINKINFO:

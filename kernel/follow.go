@@ -33,15 +33,17 @@ type Sink interface {
 	SetNeighbour(stack.NeighbourEntry)
 	// DeleteNeighbour tells that the kernel has forgotten a neighbour.
 	DeleteNeighbour(netip.Addr)
-	// LinkState tells whether the interface is up and has a carrier, and its MTU: the longest IP packet, in bytes. An MTU of
-	// 0 says that the interface is gone; no more calls follow.
-	LinkState(up bool, mtu int)
+	// LinkState tells whether the interface is up and has a carrier, its MTU, which is the longest IP packet in bytes, and its
+	// Ethernet address, zero where it has none. An MTU of 0 says that the interface is gone; no more calls follow.
+	LinkState(up bool, mtu int, hardware [6]byte)
 }
 
 // FollowerConfig describes a Follower.
 type FollowerConfig struct {
 	Interface string
 	Logger    *slog.Logger // nil: silent
+	// LinkOnly follows the link alone: of the Sink only LinkState is called. That is for addresses that the kernel does not have.
+	LinkOnly bool
 	// ReceiveBuffer is how many bytes of changes the kernel keeps for the follower; 0 is 4 MiB. When it does not suffice,
 	// the follower reads everything anew.
 	ReceiveBuffer int
@@ -72,23 +74,28 @@ type Follower struct {
 
 	// What the loop knows.
 	isGone     bool
+	ignored    tables // never read
 	link       link
 	links      map[int]link // of the whole namespace, by index
 	view       view
 	routes     routes
 	told       map[netip.Prefix]stack.Route
 	changed    map[netip.Prefix]struct{} // destinations whose routes have changed since the sink was told
+	untaken    map[netip.Prefix]error    // destinations whose routes the sink did not take
+	untold     bool                      // the sink has not taken the addresses
 	neighbours map[netip.Addr]neighbour
-	rules      int  // beyond the standard ones
+	services   bool // routes for a type of service have changed since they were counted
 	settling   bool // the routes have been read, and changes from before that may still be in the queue
 	doubtful   bool // and they can't be done again on what was read, see replaceRoutes
 	lost       bool // changes were, since the routes were read
 	overtaken  tables
 	readAfter  time.Time // when overtaken tables may be read again
 
-	asker     asker
-	tableFull time.Time // when a full neighbour table was last logged
-	stats     struct{ changes, overruns, reads, asked, unasked atomic.Uint64 }
+	unfollowed struct{ rules, services atomic.Int64 }
+	troubles   troubles
+	asker      asker
+	tableFull  time.Time // when a full neighbour table was last logged
+	stats      struct{ changes, overruns, reads, asked, unasked atomic.Uint64 }
 }
 
 // tables is a set of the kernel's tables.
@@ -119,8 +126,13 @@ func NewFollower(cfg FollowerConfig) (*Follower, error) {
 	f := &Follower{
 		name: cfg.Interface, log: cfg.Logger, done: make(chan struct{}),
 		links: map[int]link{}, told: map[netip.Prefix]stack.Route{}, changed: map[netip.Prefix]struct{}{},
-		neighbours: map[netip.Addr]neighbour{}, overtaken: tablesAll,
+		untaken:    map[netip.Prefix]error{},
+		neighbours: map[netip.Addr]neighbour{},
 	}
+	if cfg.LinkOnly {
+		f.ignored = tablesAll &^ tableLinks
+	}
+	f.overtake(tablesAll)
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +149,7 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if size == 0 {
 		size = receiveBuffer
 	}
-	if f.changes, err = subscribe(size); err != nil {
+	if f.changes, err = subscribe(size, cfg.LinkOnly); err != nil {
 		return err
 	}
 	if f.requests, err = openRequests(); err != nil {
@@ -146,19 +158,28 @@ func (f *Follower) open(cfg FollowerConfig) (err error) {
 	if f.link, err = f.requests.link(cfg.Interface, 0); err != nil {
 		return fmt.Errorf("%w; `ip link` lists the interfaces", err)
 	}
+	f.view.index = f.link.index
+	f.asker.init(f)
+	if cfg.LinkOnly {
+		return nil
+	}
 	if err := f.link.check(); err != nil {
 		return err
 	}
-	f.view.index = f.link.index
 	all, err := f.requests.addresses()
 	if err != nil {
 		return err
 	}
 	f.initial = sharedPrefixesOf(all, f.view.index)
-	f.view.addresses = f.initial
-	f.asker.init(f)
+	f.view.addresses, f.untold = f.initial, true
 	return nil
 }
+
+// linkOnly is what FollowerConfig said.
+func (f *Follower) linkOnly() bool { return f.ignored != 0 }
+
+// overtake has tables read again.
+func (f *Follower) overtake(t tables) { f.overtaken |= t &^ f.ignored }
 
 // check refuses an interface whose routes are in a table that is not followed.
 func (l link) check() error {
@@ -167,13 +188,6 @@ func (l link) check() error {
 	}
 	return fmt.Errorf("it belongs to a VRF, whose routing table is not followed: %w; take it out with `ip link set %s nomaster`, "+
 		"or give kit an address of its own", unix.EOPNOTSUPP, l.name)
-}
-
-// note logs what the sink could not take; it goes on with what it had.
-func (f *Follower) note(err error) {
-	if err != nil {
-		f.log.Warn("what the kernel tells could not be followed", "error", err)
-	}
 }
 
 // Addresses lists the interface's IPv4 addresses as they were when the follower was made; Start tells later changes.
@@ -189,9 +203,8 @@ func (f *Follower) Start(sink Sink) error {
 		return fmt.Errorf("follow the kernel's view of %s: it is followed already: %w", f.name, unix.EALREADY)
 	}
 	f.sink = sink
-	f.note(sink.SetAddresses(f.view.addresses))
-	sink.LinkState(f.link.up, f.link.mtu)
-	if err := f.read(tablesAll); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+	sink.LinkState(f.link.up, f.link.mtu, f.link.hardware)
+	if err := f.read(tablesAll &^ f.ignored); err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return fmt.Errorf("follow the kernel's view of %s: %w", f.name, err)
 	}
 	f.running.Go(f.loop)
@@ -232,12 +245,13 @@ func (f *Follower) loop() {
 		if f.overtaken != 0 {
 			deadline = f.readAfter
 		}
-		if err := f.take(deadline); err != nil {
-			f.fail(err)
+		err := f.take(deadline)
+		if f.isGone || f.closed.Load() {
 			return
 		}
-		if f.isGone {
-			return
+		f.troubles.set(troubleChanges, explainDeaf(err))
+		if err != nil {
+			f.deaf(err)
 		}
 		f.tellRoutes()
 		if f.overtaken != 0 && !time.Now().Before(f.readAfter) {
@@ -260,7 +274,8 @@ func (f *Follower) take(deadline time.Time) error {
 			// (netlink_overrun in net/netlink/af_netlink.c), so it must be emptied first.
 			lost = true
 			f.stats.overruns.Add(1)
-			f.overtaken, f.lost = tablesAll, true
+			f.overtake(tablesAll)
+			f.lost = true
 			continue
 		case errors.Is(err, errNothing):
 			f.settling, f.doubtful = false, false
@@ -281,12 +296,15 @@ func (f *Follower) take(deadline time.Time) error {
 	return nil
 }
 
-// fail ends the following after an error of the netlink socket, of which only the one that Close makes is foreseen.
-func (f *Follower) fail(err error) {
-	if !f.closed.Load() {
-		f.log.Error("the kernel's changes can no longer be followed", "error", err)
+// deaf waits after an error of the netlink socket that is not foreseen, and has everything read, for as long as it lasts.
+func (f *Follower) deaf(err error) {
+	f.log.Error("the kernel's changes could not be received", "error", err)
+	f.overtake(tablesAll)
+	f.lost = true
+	select {
+	case <-f.done:
+	case <-time.After(readRetry):
 	}
-	f.end.Do(func() { close(f.done) })
 }
 
 // change deals with one message.
@@ -301,19 +319,19 @@ func (f *Follower) change(m *syscall.NetlinkMessage) {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		a, ok := decodeAddress(m.Data)
 		if ok && a.index == f.view.index {
-			f.overtaken |= tableAddresses
+			f.overtake(tableAddresses)
 		}
 		if m.Header.Type == unix.RTM_DELADDR {
-			f.overtaken |= tableRoutes // older kernels do not tell which routes went with their source address
+			f.overtake(tableRoutes) // older kernels do not tell which routes went with their source address
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if r, ok := decodeRoute(m.Data); ok && r.followed() {
 			f.routeChanged(r, m.Header.Flags, m.Header.Type == unix.RTM_DELROUTE)
 		}
 	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		f.overtaken |= tableRules
+		f.overtake(tableRules)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if n, ok := decodeNeighbour(m.Data); ok && n.index == f.view.index {
 			f.neighbourChanged(n, m.Header.Type == unix.RTM_DELNEIGH)
@@ -334,7 +352,7 @@ func (f *Follower) linkChanged(l link, gone bool) {
 		f.links[l.index] = l
 	}
 	if gone || !known || before.flags != l.flags || before.master != l.master {
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	}
 	if l.index == f.view.index && !gone {
 		f.setLink(l)
@@ -343,11 +361,15 @@ func (f *Follower) linkChanged(l link, gone bool) {
 
 // setLink takes the interface's present state.
 func (f *Follower) setLink(l link) {
-	if l.up != f.link.up || l.mtu != f.link.mtu {
-		f.sink.LinkState(l.up, l.mtu)
+	if l.up != f.link.up || l.mtu != f.link.mtu || l.hardware != f.link.hardware {
+		f.sink.LinkState(l.up, l.mtu, l.hardware)
 	}
-	if err := l.check(); err != nil && f.link.check() == nil {
-		f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
+	if !f.linkOnly() {
+		err := l.check()
+		if err != nil && f.link.check() == nil {
+			f.log.Warn("the interface can no longer be followed, so nothing beyond this host can be reached", "error", err)
+		}
+		f.troubles.set(troubleVRF, explain("the kernel's routes of the interface can't be followed", err))
 	}
 	f.link = l
 }
@@ -355,9 +377,12 @@ func (f *Follower) setLink(l link) {
 // gone tells that the interface has left this namespace, and ends the following.
 func (f *Follower) gone() {
 	f.log.Info("the interface is gone from the kernel")
-	f.note(f.sink.SetRoutes(nil))
-	f.note(f.sink.SetAddresses(nil))
-	f.sink.LinkState(false, 0)
+	if !f.linkOnly() {
+		f.routes, f.view.addresses = nil, nil
+		f.tellAllRoutes()
+		f.tellAddresses()
+	}
+	f.sink.LinkState(false, 0, [6]byte{})
 	f.isGone = true
 	f.end.Do(func() { close(f.done) })
 }
@@ -365,6 +390,7 @@ func (f *Follower) gone() {
 // routeChanged follows one change, and has all routes read anew where it can't be told what it did.
 func (f *Follower) routeChanged(r kernelRoute, flags uint16, gone bool) {
 	f.changed[r.dst] = struct{}{}
+	f.services = f.services || r.tos != 0
 	sure := !f.doubtful
 	switch {
 	case gone:
@@ -375,7 +401,7 @@ func (f *Follower) routeChanged(r kernelRoute, flags uint16, gone bool) {
 		sure = (f.routes.add(r, flags) || !f.settling) && sure
 	}
 	if !sure {
-		f.overtaken |= tableRoutes
+		f.overtake(tableRoutes)
 	}
 }
 
@@ -387,16 +413,40 @@ func (f *Follower) tellRoutes() {
 		switch {
 		case ok && (!had || now != before):
 			f.told[dst] = now
-			f.note(f.sink.AddRoute(now))
+			f.refuse(dst, f.sink.AddRoute(now))
 			if had && (now.Metric != before.Metric || now.Gateway != before.Gateway || now.Kind != before.Kind) {
 				f.sink.DeleteRoute(before)
 			}
 		case !ok && had:
 			delete(f.told, dst)
 			f.sink.DeleteRoute(before)
+			f.refuse(dst, nil)
 		}
 	}
 	clear(f.changed)
+	f.troubles.set(troubleRoutes, f.refusal())
+	if f.services {
+		f.services = false
+		f.unfollowed.services.Store(f.routes.services())
+	}
+}
+
+// refuse notes that the sink did not take the route to dst, or with a nil err that it did.
+func (f *Follower) refuse(dst netip.Prefix, err error) {
+	if err == nil {
+		delete(f.untaken, dst)
+		return
+	}
+	f.log.Warn("a route could not be taken over from the kernel", "route", dst, "error", err)
+	f.untaken[dst] = err
+}
+
+// refusal says which routes the sink did not take, nil where it has them all.
+func (f *Follower) refusal() error {
+	for dst, err := range f.untaken {
+		return fmt.Errorf("%d of the kernel's routes could not be taken over, %v among them: %w", len(f.untaken), dst, err)
+	}
+	return nil
 }
 
 func (f *Follower) neighbourChanged(n neighbour, gone bool) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -236,6 +238,17 @@ func TestLinkIsFollowed(t *testing.T) {
 	ip(t, l.Left, "link set left0 up")
 	want(true, 1400)
 
+	want(true, 1400)
+	hardware := func(want [6]byte) {
+		t.Helper()
+		eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.hardware == want }, func() string {
+			return fmt.Sprintf("want % x, have % x", want, r.hardware)
+		})
+	}
+	hardware([6]byte(l.Left.HardwareAddr()))
+	ip(t, l.Left, "link set left0 address 02:00:00:00:77:01")
+	hardware([6]byte{2, 0, 0, 0, 0x77, 1})
+
 	// Into a bridge and out of it again is not the end of it.
 	ip(t, l.Left, "link add br0 type bridge", "link set left0 master br0", "link set left0 nomaster", "link set left0 mtu 1300")
 	want(true, 1300)
@@ -245,6 +258,22 @@ func TestLinkIsFollowed(t *testing.T) {
 	r.wantAddresses(t)
 	r.wantRoutes(t)
 	require.Zero(t, r.after, "no call follows the one that says that the interface is gone")
+}
+
+// Where the addresses are not the kernel's, only the link is of interest.
+func TestOnlyTheLinkIsFollowed(t *testing.T) {
+	l := lab(t)
+	f, r := follow(t, l.Left, FollowerConfig{LinkOnly: true})
+	require.Empty(t, f.Addresses())
+	ip(t, l.Left, "address add 10.77.0.9/24 dev left0", "route add default via 10.77.0.2", "rule add from 10.9.0.0/16 table 7",
+		"neighbour add 10.77.0.50 lladdr 02:00:00:00:00:50 nud permanent dev left0", "link set left0 mtu 1400")
+	eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.up && r.mtu == 1400 }, func() string { return "the MTU is not told" })
+	ip(t, l.Left, "link del left0")
+	eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.gone }, func() string { return "the end is not told" })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Zero(t, r.others, "calls about anything else")
+	require.LessOrEqual(t, f.Stats().Changes, uint64(10), "changes of links, and of nothing else")
 }
 
 func TestFollowerOfNoInterface(t *testing.T) {
@@ -270,12 +299,30 @@ func TestCloseBeforeStartAndTwice(t *testing.T) {
 func TestPolicyRoutingIsTold(t *testing.T) {
 	l := lab(t)
 	var log logged
-	_, r := follow(t, l.Left, FollowerConfig{Logger: log.logger()})
+	f, r := follow(t, l.Left, FollowerConfig{Logger: log.logger()})
+	unfollowed := func(want ...string) {
+		t.Helper()
+		eventually(t, func() bool {
+			return slices.EqualFunc(want, f.Unfollowed(), func(a, b string) bool { return strings.Contains(b, a) })
+		},
+			func() string { return fmt.Sprintf("want %q, have %q", want, f.Unfollowed()) })
+	}
 	r.wantRoutes(t)
 	require.Zero(t, log.count("policy routing"), "the kernel's own three rules are none")
+	unfollowed()
 	ip(t, l.Left, "rule add from 10.77.0.1 lookup 77")
 	log.want(t, "policy routing")
 	ip(t, l.Left, "rule add from 10.77.0.2 lookup 77", "route add 10.1.0.0/16 via 10.77.0.2")
 	r.wantRoutes(t, "unicast 10.1.0.0/16 via 10.77.0.2")
 	require.Equal(t, 1, log.count("policy routing"), "it is told once")
+	unfollowed("policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main alone; see 'ip rule' " +
+		"(beyond the usual three: 2)")
+	ip(t, l.Left, "route add 10.2.0.0/16 tos 0x10 via 10.77.0.2", "route add 10.2.0.0/16 tos 0x08 via 10.77.0.2")
+	unfollowed("2)", "routes for one type of service alone are not followed")
+	unfollowed("2)", "(such routes: 2)")
+	again, _ := follow(t, l.Left, FollowerConfig{})
+	require.Equal(t, f.Unfollowed(), again.Unfollowed(), "what was there at the start counts as what came later")
+	ip(t, l.Left, "route del 10.2.0.0/16 tos 0x10", "route del 10.2.0.0/16 tos 0x08", "rule del from 10.77.0.1 lookup 77", "rule del from 10.77.0.2 lookup 77")
+	unfollowed()
+	require.Empty(t, f.Troubles())
 }

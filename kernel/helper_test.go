@@ -38,7 +38,9 @@ type record struct {
 	told       map[netip.Addr]int // calls of SetNeighbour
 	up         bool
 	mtu        int
+	hardware   [6]byte
 	gone       bool
+	others     int // calls that were not of LinkState
 	after      int // calls after the interface was gone
 	twice      int // calls that found more than two routes for a destination
 	hold       sync.Mutex
@@ -68,6 +70,7 @@ func (r *record) with(f func()) {
 	if r.gone {
 		r.after++
 	}
+	r.others++
 	f()
 }
 
@@ -113,8 +116,8 @@ func (r *record) SetNeighbour(n stack.NeighbourEntry) {
 
 func (r *record) DeleteNeighbour(a netip.Addr) { r.with(func() { delete(r.neighbours, a) }) }
 
-func (r *record) LinkState(up bool, mtu int) {
-	r.with(func() { r.up, r.mtu, r.gone = up, mtu, mtu == 0 })
+func (r *record) LinkState(up bool, mtu int, hardware [6]byte) {
+	r.with(func() { r.others--; r.up, r.mtu, r.hardware, r.gone = up, mtu, hardware, mtu == 0 })
 }
 
 // routeLines lists the routes as text, sorted, those to the laboratory's own networks (10.77.0.0/16) left out.

@@ -26,7 +26,7 @@ type changes struct {
 }
 
 // subscribe opens the socket in the calling thread's network namespace.
-func subscribe(bufferBytes int) (*changes, error) {
+func subscribe(bufferBytes int, linkOnly bool) (*changes, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
@@ -35,11 +35,15 @@ func subscribe(bufferBytes int) (*changes, error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferBytes) != nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferBytes)
 	}
-	groups := uint32(0)
-	for _, g := range []int{
+	wanted := []int{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
 		unix.RTNLGRP_NEXTHOP,
-	} {
+	}
+	if linkOnly {
+		wanted = wanted[:1]
+	}
+	groups := uint32(0)
+	for _, g := range wanted {
 		groups |= 1 << (g - 1)
 	}
 	if err == nil {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,13 +21,21 @@ func (f *Follower) catchUp() {
 	err := f.read(wanted)
 	took := time.Since(began)
 	f.readAfter = time.Now().Add(max(readPause, readShare*took))
+	if !failed(err) {
+		f.troubles.set(troubleReading, nil)
+	}
 	if err == nil {
 		return
 	}
 	f.overtaken |= wanted
 	f.readAfter = time.Now().Add(readRetry)
-	if !f.closed.Load() {
-		f.log.Warn("the kernel's tables could not be read and will be tried again", "error", err)
+	if f.closed.Load() {
+		return
+	}
+	f.log.Warn("the kernel's tables could not be read and will be tried again", "error", err)
+	if failed(err) {
+		f.troubles.set(troubleReading, fmt.Errorf("the kernel's tables can't be read, and what kit knows of them may be old: %w; "+
+			"it is tried again every second: restart kit if it stays so", err))
 	}
 }
 
@@ -83,11 +92,11 @@ func (f *Follower) readAddresses() error {
 		return err
 	}
 	now := sharedPrefixesOf(all, f.view.index)
-	if slices.Equal(now, f.view.addresses) {
+	if slices.Equal(now, f.view.addresses) && !f.untold {
 		return err
 	}
 	f.view.addresses = now
-	f.note(f.sink.SetAddresses(now))
+	f.tellAddresses()
 	for dst := range f.routes { // their source addresses may be others now
 		f.changed[dst] = struct{}{}
 	}
@@ -104,6 +113,7 @@ func (f *Follower) readRoutes() error {
 	f.replaceRoutes(all)
 	if first {
 		f.tellAllRoutes()
+		f.tellRoutes()
 		return err
 	}
 	for dst := range all {
@@ -124,9 +134,10 @@ func (f *Follower) replaceRoutes(all routes) {
 	f.settling = true
 	f.doubtful = f.routes == nil || f.lost || f.routes.crowded() || all.crowded()
 	f.lost = false
-	f.routes = all
+	f.routes, f.services = all, true
 }
 
+// tellAllRoutes tells them in one step; where the sink does not take that, all are among the changed ones afterwards.
 func (f *Follower) tellAllRoutes() {
 	list := make([]stack.Route, 0, len(f.routes))
 	for dst := range f.routes {
@@ -135,7 +146,22 @@ func (f *Follower) tellAllRoutes() {
 			list = append(list, r)
 		}
 	}
-	f.note(f.sink.SetRoutes(list))
+	if err := f.sink.SetRoutes(list); err != nil {
+		clear(f.told)
+		for dst := range f.routes {
+			f.changed[dst] = struct{}{}
+		}
+	}
+}
+
+// tellAddresses tells the sink the interface's addresses. What it does not take it may take when they change, or when
+// they are read the next time for another reason.
+func (f *Follower) tellAddresses() {
+	err := f.sink.SetAddresses(f.view.addresses)
+	if f.untold = err != nil; f.untold {
+		f.log.Warn("the interface's addresses could not be taken over from the kernel", "error", err)
+	}
+	f.troubles.set(troubleAddresses, explain("the kernel's addresses of the interface could not be taken over, those of before are in use", err))
 }
 
 func (f *Follower) readNeighbours() error {
@@ -160,16 +186,17 @@ func (f *Follower) readNeighbours() error {
 	return err
 }
 
+const policyRouting = "policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main " +
+	"alone; see 'ip rule'"
+
 // readRules tells the operator once when packets are routed by rules that kit does not follow.
 func (f *Follower) readRules() error {
 	others, err := f.requests.rules()
 	if failed(err) {
 		return err
 	}
-	if others > 0 && f.rules == 0 {
-		f.log.Warn("policy routing is in use, and its rules are not followed: what kit sends is routed by the tables local and main "+
-			"alone; see `ip rule`", "rules", others)
+	if f.unfollowed.rules.Swap(int64(others)) == 0 && others > 0 {
+		f.log.Warn(policyRouting, "rules", others)
 	}
-	f.rules = others
 	return err
 }

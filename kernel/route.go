@@ -172,6 +172,18 @@ func (t routes) crowded() bool {
 	return false
 }
 
+// services counts the routes for one type of service only, which are not followed.
+func (t routes) services() (n int64) {
+	for _, list := range t {
+		for i := range list {
+			if list[i].tos != 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 func compareRoutes(a, b kernelRoute) int {
 	// The local table has the higher number.
 	return cmp.Or(cmp.Compare(b.table, a.table), cmp.Compare(b.tos, a.tos), cmp.Compare(a.metric, b.metric))

@@ -18,7 +18,7 @@ import (
 // stackSink is what kit makes of a stack's interface.
 type stackSink struct{ *stack.Interface }
 
-func (stackSink) LinkState(bool, int) {}
+func (stackSink) LinkState(bool, int, [6]byte) {}
 
 // sharedStack is a stack that shares the addresses of the left side's first interface. What it sends arrives at the second
 // end of a wire in memory.

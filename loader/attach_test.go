@@ -230,7 +230,7 @@ func needed(t *testing.T) []int {
 func TestCapabilitiesThatSuffice(t *testing.T) {
 	r := newClosedRig(t, netlab.Options{})
 	require.NoError(t, r.having(append(needed(t), unix.CAP_PERFMON), func() error {
-		findings, err := Check(r.lab.Left.Interface())
+		findings, err := look(r.lab.Left.Interface())
 		require.NoError(t, err)
 		for _, f := range findings {
 			require.Equal(t, OK, f.Severity, "%+v", f)
@@ -266,7 +266,7 @@ func TestMissingCapabilities(t *testing.T) {
 		require.ErrorIs(t, err, ErrPermission)
 		require.ErrorContains(t, err, "CAP_NET_RAW")
 
-		findings, err := Check(r.lab.Left.Interface())
+		findings, err := look(r.lab.Left.Interface())
 		require.NoError(t, err)
 		require.Equal(t, Fail, finding(t, findings, "capabilities").Severity)
 		require.Contains(t, finding(t, findings, "capabilities").What, "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON")

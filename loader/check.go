@@ -41,27 +41,41 @@ type Finding struct {
 	Fix string `json:"fix,omitempty"`
 }
 
-// Check probes the machine and, unless iface is empty, an interface in the calling thread's network namespace, and judges
-// what it finds for a Config of defaults. A missing interface is a finding; an error means that the looking failed.
-func Check(iface string) ([]Finding, error) {
-	facts, err := Probe(iface)
-	if err != nil {
-		return nil, err
-	}
-	return facts.Findings(), nil
+// A judge looks at facts as they matter to a configuration.
+type judge struct {
+	*Facts
+	*CardFacts // nil without a card
+	config     *Config
+	sizes      geometry
+	misfit     error // the sizes do not go together, or not with the card
+	engines    []int // numbers of the queues to open
+	misnumber  error // there are no such queues
 }
 
-// Findings judges the facts, those of the machine first.
-func (f *Facts) Findings() []Finding {
-	findings := []Finding{f.kernel(), f.btf(), f.jit(), f.capabilities(), f.program(), f.socket(), f.memlock(), f.hugePages()}
+// Findings judges the facts for a configuration, whose Interface and Logger do not matter here: those of the machine first.
+func (f *Facts) Findings(c Config) []Finding {
+	j := judge{Facts: f, CardFacts: f.Card, config: &c}
+	if f.Card == nil || f.Card.Missing {
+		j.CardFacts = nil
+		j.engines = []int{0}
+		j.sizes, j.misfit = c.plan(max(c.MTU, usualMTU))
+	} else {
+		c.Interface = f.Card.Interface
+		j.engines, j.misnumber = c.chooseQueues(max(f.Card.RxQueues, 1))
+		j.sizes, j.misfit = c.plan(f.Card.MTU)
+	}
+	findings := []Finding{f.kernel(), f.btf(), f.jit(), f.capabilities(), f.program(), f.socket(), j.memlock(), f.hugePages()}
 	if f.Card == nil {
 		return findings
 	}
 	if f.Card.Missing {
 		return append(findings, Finding{"interface", Fail, "there is no interface " + f.Card.Interface, "ip link shows the names"})
 	}
-	return append(findings, f.card()...)
+	return append(findings, j.card()...)
 }
+
+// usualMTU is that of Ethernet, for where no card is named.
+const usualMTU = 1500
 
 func (f *Facts) kernel() Finding {
 	if f.Kernel.Before(leastKernel) {
@@ -123,20 +137,17 @@ func (f *Facts) socket() Finding {
 	return Finding{Topic: "AF_XDP", What: "sockets can be made"}
 }
 
-// queueMemory is the packet memory of one queue with default settings and small frames, in bytes.
-const queueMemory = 2 * defaultRing * smallFrame
-
-func (f *Facts) memlock() Finding {
-	queues := uint64(1)
-	if f.Card != nil {
-		queues = uint64(max(f.Card.RxQueues, 1))
+// memlock judges whether the kernel lets the packet memory of all queues be locked (xdp_umem_account_pages, net/xdp/xdp_umem.c).
+func (j *judge) memlock() Finding {
+	if j.misfit != nil || j.misnumber != nil {
+		return Finding{Topic: "locked memory", What: "what it takes is not known: see the frames and queues"}
 	}
-	need := queues * queueMemory
-	if f.Capabilities.IPCLock || f.Memlock >= need {
+	need := uint64(len(j.engines)) * j.sizes.memory()
+	if j.Capabilities.IPCLock || j.Memlock >= need {
 		return Finding{Topic: "locked memory", What: fmt.Sprintf("%d MiB of packet memory may be locked", need>>20)}
 	}
 	return Finding{"locked memory", Fail,
-		fmt.Sprintf("the limit is %d KiB, the packet memory takes %d KiB", f.Memlock>>10, need>>10),
+		fmt.Sprintf("the limit is %d KiB, the packet memory takes %d KiB", j.Memlock>>10, need>>10),
 		"ulimit -l unlimited (LimitMEMLOCK=infinity in a systemd unit), or give CAP_IPC_LOCK"}
 }
 
@@ -148,12 +159,15 @@ func (f *Facts) hugePages() Finding {
 }
 
 // card judges the interface.
-func (f *Facts) card() []Finding {
-	c := f.Card
-	findings := []Finding{c.link(), c.driver(), c.attached(), c.queues(f.CPUs), f.mtu()}
-	findings = append(findings, c.offloads()...)
-	if c.NUMANode >= 0 && f.Nodes > 1 {
-		findings = append(findings, Finding{"NUMA", Warn, fmt.Sprintf("%s is at node %d of %d", c.Interface, c.NUMANode, f.Nodes),
+func (j *judge) card() []Finding {
+	c := j.CardFacts
+	findings := []Finding{c.link(), j.driver(), c.attached(), j.queues(), j.mtu()}
+	if j.config.Copy == CopyZero {
+		findings = append(findings, j.zeroCopy())
+	}
+	findings = append(findings, j.offloads()...)
+	if c.NUMANode >= 0 && j.Nodes > 1 {
+		findings = append(findings, Finding{"NUMA", Warn, fmt.Sprintf("%s is at node %d of %d", c.Interface, c.NUMANode, j.Nodes),
 			fmt.Sprintf("start with: numactl --cpunodebind=%d --membind=%d", c.NUMANode, c.NUMANode)})
 	}
 	return findings
@@ -171,21 +185,57 @@ func (c *CardFacts) link() Finding {
 	return Finding{Topic: "interface", What: c.Interface + " is up"}
 }
 
-func (c *CardFacts) driver() Finding {
-	name := c.Driver
+// attach is where the program will run, as far as the driver says.
+func (j *judge) attach() AttachMode {
+	if j.config.Attach == AttachGeneric || j.Features.Known && !j.Features.native() {
+		return AttachGeneric
+	}
+	return AttachNative
+}
+
+// native tells whether AF_XDP works in the driver.
+func (x *XDPFeatures) native() bool { return x.Native && x.Redirect }
+
+func (j *judge) driver() Finding {
+	name := j.Driver
 	if name == "" {
 		name = "of unknown name"
 	}
-	switch {
-	case !c.Features.Known:
+	switch x := &j.Features; {
+	case j.config.Attach == AttachGeneric:
+		return Finding{Topic: "driver", What: name + "; the program runs generic, as asked for"}
+	case !x.Known:
 		return Finding{Topic: "driver", What: fmt.Sprintf("%s; this kernel does not say what XDP it has", name)}
-	case !c.Features.Native || !c.Features.Redirect:
+	case !x.native() && j.config.Attach == AttachNative:
+		return Finding{"driver", Fail, fmt.Sprintf("%s has no native XDP, which was asked for", name), "attach auto or generic"}
+	case !x.native():
 		return Finding{"driver", Warn, fmt.Sprintf("%s has no native XDP: the program runs generic, which is slower", name),
 			"a card whose driver has native XDP"}
-	case !c.Features.ZeroCopy:
+	case !x.ZeroCopy:
 		return Finding{Topic: "driver", What: fmt.Sprintf("%s has native XDP; the kernel copies frames", name)}
+	case j.config.Copy == CopyAlways:
+		return Finding{Topic: "driver", What: fmt.Sprintf("%s has native XDP; the kernel copies frames, as asked for", name)}
 	}
 	return Finding{Topic: "driver", What: fmt.Sprintf("%s has native XDP and zero-copy AF_XDP", name)}
+}
+
+// zeroCopy judges whether zero-copy can be had, which was asked for.
+func (j *judge) zeroCopy() Finding {
+	const topic, fix = "copy", "copy mode auto or copy"
+	segments := 1
+	if j.Features.Known {
+		segments = j.Features.ZeroCopySegments
+	}
+	switch {
+	case j.attach() == AttachGeneric:
+		return Finding{topic, Fail, "zero-copy was asked for, and a generic program has none", fix}
+	case j.Features.Known && !j.Features.ZeroCopy:
+		return Finding{topic, Fail, "zero-copy was asked for, and the driver has none", fix}
+	case j.misfit == nil && len(j.config.modes(j.sizes, AttachNative, !j.Kernel.Before(scatterKernel), segments)) == 0:
+		return Finding{topic, Fail, fmt.Sprintf("zero-copy was asked for, and the driver has none for frames of several buffers of %d",
+			j.sizes.chunkSize), fix + fmt.Sprintf(", or ip link set dev %s mtu %d", j.Interface, largestLinear)}
+	}
+	return Finding{Topic: topic, What: "zero-copy, as asked for"}
 }
 
 func (c *CardFacts) attached() Finding {
@@ -195,42 +245,62 @@ func (c *CardFacts) attached() Finding {
 	return Finding{Topic: "other program", What: "no XDP program is attached"}
 }
 
-func (c *CardFacts) queues(cpus int) Finding {
-	what := fmt.Sprintf("%d to receive and %d to send, %d processors", c.RxQueues, c.TxQueues, cpus)
-	fewer := fmt.Sprintf("ethtool -L %s combined %d", c.Interface, max(min(c.TxQueues, cpus), 1))
+func (j *judge) queues() Finding {
+	c := j.CardFacts
+	what := fmt.Sprintf("%d to receive and %d to send, %d processors", c.RxQueues, c.TxQueues, j.CPUs)
+	if j.misnumber != nil {
+		return Finding{"queues", Fail, j.misnumber.Error(), "choose from those, or all"}
+	}
+	few := max(min(c.TxQueues, j.CPUs), 1)
+	fewer := fmt.Sprintf("ethtool -L %s combined %d", c.Interface, few)
+	if j.config.Queues != nil {
+		what += fmt.Sprintf(", of which %v are taken", j.engines)
+		fewer += fmt.Sprintf(", or choose queues below %d", c.TxQueues)
+	}
 	switch {
-	case c.TxQueues < c.RxQueues:
+	case c.TxQueues <= j.engines[len(j.engines)-1]:
 		return Finding{"queues", Warn, what + ": some can only receive", fewer}
-	case c.Driver == virtioDriver && c.RxQueues > cpus/2 && c.RxQueues > 1:
+	case c.Driver == virtioDriver && j.attach() == AttachNative && c.RxQueues > j.CPUs/2 && c.RxQueues > 1:
 		// The driver wants a transmit queue of its own for each processor (virtnet_xdp_set).
 		return Finding{"queues", Warn, what + ": native XDP takes a transmit queue for each processor besides these",
-			fmt.Sprintf("ethtool -L %s combined %d, or more queues in the hypervisor", c.Interface, max(cpus/2, 1))}
+			fmt.Sprintf("ethtool -L %s combined %d, or more queues in the hypervisor", c.Interface, max(j.CPUs/2, 1))}
 	}
 	return Finding{Topic: "queues", What: what}
 }
 
-// mtu judges whether the interface's frames fit with default settings.
-func (f *Facts) mtu() Finding {
-	c := f.Card
-	g, err := (&Config{Interface: c.Interface}).plan(c.MTU)
-	if err != nil {
-		return Finding{"MTU", Fail, err.Error(), fmt.Sprintf("ip link set dev %s mtu 1500", c.Interface)}
+// mtu judges whether the interface's frames and those to send fit into the packet memory and its rings.
+func (j *judge) mtu() Finding {
+	c, g := j.CardFacts, &j.sizes
+	if j.misfit != nil {
+		if j.config.defaultSizes() {
+			return Finding{"MTU", Fail, j.misfit.Error(), fmt.Sprintf("ip link set dev %s mtu %d", c.Interface, usualMTU)}
+		}
+		return Finding{"frames", Fail, j.misfit.Error(), "other sizes, or none for the defaults"}
 	}
-	what := fmt.Sprintf("%d bytes in frames of %d", c.MTU, g.chunkSize)
+	what := fmt.Sprintf("%d bytes in %d frames of %d a queue", c.MTU, g.frames, g.chunkSize)
 	fix := fmt.Sprintf("ip link set dev %s mtu %d", c.Interface, largestLinear)
-	old := f.Kernel.Before(scatterKernel)
+	old := j.Kernel.Before(scatterKernel)
+	unable := func(what string) Finding { // the driver, which takes a program no more
+		if j.config.Attach == AttachNative {
+			return Finding{"MTU", Fail, what, fix}
+		}
+		return Finding{"MTU", Warn, what + ": the program runs generic", fix}
+	}
 	if !g.scatter() {
-		if old && c.MTU > largestLinear {
-			return Finding{"MTU", Warn, fmt.Sprintf("%s, for which drivers have no native XDP before Linux %s", what, scatterKernel), fix}
+		if old && c.MTU > largestLinear && j.attach() == AttachNative {
+			return unable(fmt.Sprintf("%s, for which drivers have no native XDP before Linux %s", what, scatterKernel))
 		}
 		return Finding{Topic: "MTU", What: what}
 	}
 	what = fmt.Sprintf("%d bytes take several frames of %d", c.MTU, g.chunkSize)
 	if old {
+		if g.chunkSize < largeFrame && g.longest <= largeFrame-headroom {
+			fix = fmt.Sprintf("a frame size of %d, or ip link set dev %s mtu %d", largeFrame, c.Interface, int(g.chunkSize)-headroom-frameExtra)
+		}
 		return Finding{"MTU", Fail, fmt.Sprintf("%s, which needs Linux %s", what, scatterKernel), fix}
 	}
-	if c.Features.Known && !c.Features.MultiBuffer {
-		return Finding{"MTU", Warn, what + ", which the driver does not do: the program runs generic", fix}
+	if c.Features.Known && !c.Features.MultiBuffer && j.attach() == AttachNative {
+		return unable(what + ", which the driver does not do")
 	}
 	return Finding{Topic: "MTU", What: what}
 }
@@ -240,7 +310,8 @@ func (f *Facts) mtu() Finding {
 const largestLinear = 3506
 
 // offloads judges what the card does to frames before the program sees them.
-func (c *CardFacts) offloads() []Finding {
+func (j *judge) offloads() []Finding {
+	c := j.CardFacts
 	var findings []Finding
 	add := func(what, fix string) { findings = append(findings, Finding{"offloads", Warn, what, fix}) }
 	if c.Offloads["rx-lro"] {
@@ -249,7 +320,7 @@ func (c *CardFacts) offloads() []Finding {
 	if c.Offloads["rx-gro-hw"] {
 		add("the card joins segments", fmt.Sprintf("ethtool -K %s rx-gro-hw off", c.Interface))
 	}
-	if c.Offloads["rx-gro"] && c.Features.Known && !c.Features.Native {
+	if c.Offloads["rx-gro"] && j.attach() == AttachGeneric {
 		add("GRO joins segments before a generic program sees them", fmt.Sprintf("ethtool -K %s gro off", c.Interface))
 	}
 	if c.Offloads["rx-vlan-hw-parse"] && len(c.VLANs) > 0 {
@@ -260,7 +331,7 @@ func (c *CardFacts) offloads() []Finding {
 		return findings
 	}
 	what := "none that hurt"
-	if partialChecksums(c.Driver, AttachNative) {
+	if partialChecksums(c.Driver, j.attach()) {
 		what = "the other end's kernel leaves UDP and TCP checksums unfinished, which kit accepts; " +
 			"ethtool -K on the other end with tx off finishes them"
 	}

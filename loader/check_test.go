@@ -24,6 +24,15 @@ func finding(t *testing.T, findings []Finding, topic string) Finding {
 	return Finding{}
 }
 
+// look is what there is to say of an interface for a Config of defaults.
+func look(name string) ([]Finding, error) {
+	facts, err := Probe(name)
+	if err != nil {
+		return nil, err
+	}
+	return facts.Findings(Config{}), nil
+}
+
 // goodFacts are a machine and a card that nothing is wrong with.
 func goodFacts() *Facts {
 	return &Facts{
@@ -39,7 +48,7 @@ func goodFacts() *Facts {
 }
 
 func TestFindingsOfAGoodMachine(t *testing.T) {
-	for _, f := range goodFacts().Findings() {
+	for _, f := range goodFacts().Findings(Config{}) {
 		require.Equal(t, OK, f.Severity, "%+v", f)
 		require.Empty(t, f.Fix)
 		require.NotEmpty(t, f.What)
@@ -77,7 +86,7 @@ func TestFindings(t *testing.T) {
 		{"fewer transmit queues", func(f *Facts) { f.Card.TxQueues = 4 }, "queues", Warn, "some can only receive", "ethtool -L eth0 combined 4"},
 		{"virtio queues", func(f *Facts) { f.Card.Driver, f.CPUs = "virtio_net", 8 }, "queues", Warn, "transmit queue for each processor", "ethtool -L eth0 combined 4"},
 		{"virtio, one queue", func(f *Facts) { f.Card.Driver, f.Card.RxQueues, f.Card.TxQueues = "virtio_net", 1, 1 }, "queues", OK, "", ""},
-		{"MTU of 3000", func(f *Facts) { f.Card.MTU = 3000 }, "MTU", OK, "3000 bytes in frames of 4096", ""},
+		{"MTU of 3000", func(f *Facts) { f.Card.MTU = 3000 }, "MTU", OK, "3000 bytes in 4096 frames of 4096 a queue", ""},
 		{"MTU of 3800, old kernel", func(f *Facts) { f.Card.MTU, f.Kernel = 3800, KernelVersion{6, 1} }, "MTU", Warn, "no native XDP before Linux 6.6", "ip link set dev eth0 mtu 3506"},
 		{"jumbo", func(f *Facts) { f.Card.MTU = 9000 }, "MTU", OK, "9000 bytes take several frames of 4096", ""},
 		{"jumbo, old kernel", func(f *Facts) { f.Card.MTU, f.Kernel = 9000, KernelVersion{6, 1} }, "MTU", Fail, "needs Linux 6.6", "ip link set dev eth0 mtu 3506"},
@@ -93,8 +102,73 @@ func TestFindings(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			facts := goodFacts()
 			c.change(facts)
-			got := finding(t, facts.Findings(), c.topic)
+			got := finding(t, facts.Findings(Config{}), c.topic)
 			require.Equal(t, c.severity, got.Severity)
+			require.Contains(t, got.What, c.what)
+			require.Contains(t, got.Fix, c.fix)
+			require.Equal(t, c.severity == OK, got.Fix == "", "a fix exactly where something is wrong")
+		})
+	}
+}
+
+// What is judged is what Open would be asked for, not the defaults.
+func TestFindingsForAConfig(t *testing.T) {
+	bare := func(f *Facts) { f.Card.Features = XDPFeatures{Known: true} }
+	copies := func(f *Facts) { f.Card.Features.ZeroCopy = false }
+	old := func(f *Facts) { f.Kernel = KernelVersion{6, 1} }
+	for _, c := range []struct {
+		name     string
+		config   Config
+		change   func(f *Facts)
+		topic    string
+		severity Severity
+		what     string
+		fix      string
+	}{
+		{"native asked for", Config{Attach: AttachNative}, nil, "driver", OK, "ice has native XDP", ""},
+		{"native asked for in vain", Config{Attach: AttachNative}, bare, "driver", Fail, "no native XDP, which was asked for", "auto or generic"},
+		{"generic asked for", Config{Attach: AttachGeneric}, bare, "driver", OK, "runs generic, as asked for", ""},
+		{"generic where GRO joins", Config{Attach: AttachGeneric}, nil, "offloads", Warn, "GRO joins", "gro off"},
+		{"copy asked for", Config{Copy: CopyAlways}, nil, "driver", OK, "copies frames, as asked for", ""},
+		{"zero-copy asked for", Config{Copy: CopyZero}, nil, "copy", OK, "as asked for", ""},
+		{"zero-copy in vain", Config{Copy: CopyZero}, copies, "copy", Fail, "the driver has none", "copy mode"},
+		{"zero-copy and generic", Config{Copy: CopyZero, Attach: AttachGeneric}, nil, "copy", Fail, "a generic program has none", "copy mode"},
+		{"zero-copy and jumbo", Config{Copy: CopyZero}, func(f *Facts) { f.Card.MTU, f.Card.Features.ZeroCopySegments = 9000, 1 },
+			"copy", Fail, "several buffers of 4096", "mtu 3506"},
+		{"zero-copy and small frames", Config{Copy: CopyZero, FrameSize: 2048},
+			func(f *Facts) { f.Card.MTU, f.Card.Features.ZeroCopySegments = 3000, 1 }, "copy", Fail, "several buffers of 2048", "copy mode"},
+		{"frame size", Config{FrameSize: 4096}, nil, "MTU", OK, "1500 bytes in 4096 frames of 4096 a queue", ""},
+		{"strange frame size", Config{FrameSize: 1000}, nil, "frames", Fail, "AF_XDP has 2048 and 4096", "other sizes"},
+		{"small frames, old kernel", Config{FrameSize: 2048}, func(f *Facts) { old(f); f.Card.MTU = 3000 },
+			"MTU", Fail, "needs Linux 6.6", "a frame size of 4096, or ip link set dev eth0 mtu 1774"},
+		{"MTU above the card's", Config{MTU: 3000}, nil, "frames", Fail, "more than the 1500 of eth0", "other sizes"},
+		{"MTU below the card's", Config{MTU: 1400}, nil, "MTU", OK, "", ""},
+		{"few frames", Config{Frames: 2048}, nil, "frames", Fail, "2048 frames with rings of 2048", "other sizes"},
+		{"odd ring", Config{RingSize: 100}, nil, "frames", Fail, "power of two", "other sizes"},
+		{"jumbo and native, driver without", Config{Attach: AttachNative},
+			func(f *Facts) { f.Card.MTU, f.Card.Features.MultiBuffer = 9000, false }, "MTU", Fail, "driver does not do", "mtu 3506"},
+		{"jumbo and generic, driver without", Config{Attach: AttachGeneric},
+			func(f *Facts) { f.Card.MTU, f.Card.Features.MultiBuffer = 9000, false }, "MTU", OK, "", ""},
+		{"one queue, little memory", Config{Queues: []int{3}}, func(f *Facts) { f.Memlock = 8 << 20 }, "locked memory", OK, "8 MiB", ""},
+		{"more frames, little memory", Config{Queues: []int{3}, Frames: 8192}, func(f *Facts) { f.Memlock = 8 << 20 },
+			"locked memory", Fail, "takes 16384 KiB", "ulimit"},
+		{"runs of frames, little memory", Config{Queues: []int{3}}, func(f *Facts) { f.Card.MTU, f.Memlock = 9000, 16<<20 },
+			"locked memory", Fail, "takes 24568 KiB", "ulimit"},
+		{"queues that are there", Config{Queues: []int{7, 2}}, nil, "queues", OK, "of which [2 7] are taken", ""},
+		{"queues that are not", Config{Queues: []int{8}}, nil, "queues", Fail, "it receives on queues 0 to 7", "choose"},
+		{"memory of queues that are not", Config{Queues: []int{8}}, func(f *Facts) { f.Memlock = 1 }, "locked memory", OK, "not known", ""},
+		{"queues that send", Config{Queues: []int{0, 3}}, func(f *Facts) { f.Card.TxQueues = 4 }, "queues", OK, "", ""},
+		{"queues that can't", Config{Queues: []int{0, 4}}, func(f *Facts) { f.Card.TxQueues = 4 }, "queues", Warn, "only receive", "queues below 4"},
+		{"virtio, generic", Config{Attach: AttachGeneric}, func(f *Facts) { f.Card.Driver = "virtio_net" }, "queues", OK, "", ""},
+		{"no card, more frames", Config{Frames: 32768}, func(f *Facts) { f.Memlock, f.Card = 32<<20, nil }, "locked memory", Fail, "65536 KiB", "ulimit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			facts := goodFacts()
+			if c.change != nil {
+				c.change(facts)
+			}
+			got := finding(t, facts.Findings(c.config), c.topic)
+			require.Equal(t, c.severity, got.Severity, "%+v", got)
 			require.Contains(t, got.What, c.what)
 			require.Contains(t, got.Fix, c.fix)
 			require.Equal(t, c.severity == OK, got.Fix == "", "a fix exactly where something is wrong")
@@ -117,7 +191,7 @@ func TestCheckOnVeth(t *testing.T) {
 	r := newClosedRig(t, netlab.Options{Queues: 2})
 	check := func(name string) (findings []Finding) {
 		require.NoError(t, r.lab.Left.Do(func() (err error) {
-			findings, err = Check(name)
+			findings, err = look(name)
 			return err
 		}))
 		return findings

@@ -186,6 +186,14 @@ func (c *Config) planRings(g *geometry) error {
 	return nil
 }
 
+// memory is the packet memory of one queue in bytes.
+func (g geometry) memory() uint64 { return umemBytes(g.chunkSize, g.frames, g.runLength, g.runs) }
+
+// defaultSizes tells whether the sizes are left to this package.
+func (c *Config) defaultSizes() bool {
+	return c.MTU == 0 && c.FrameSize == 0 && c.Frames == 0 && c.RingSize == 0
+}
+
 // scatter tells whether frames of several buffers are needed: to receive what the interface's MTU lets in, or to send.
 func (g geometry) scatter() bool { return g.longest > int(g.chunkSize)-headroom || g.runLength > 1 }
 

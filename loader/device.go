@@ -38,7 +38,7 @@ type queue struct {
 	busyPoll bool
 }
 
-// Info describes an open device. Interface, MTU, Up, Running, RxQueues and TxQueues are as of the call of Device.Info.
+// Info describes an open device. Interface, HardwareAddr, MTU, Up, Running, RxQueues and TxQueues are as of the call of Device.Info.
 type Info struct {
 	Interface    string
 	Index        int
@@ -327,8 +327,8 @@ func (d *Device) Links() []*Link {
 // Tables steer the program: they say which addresses and ports are kit's. They are closed with the device.
 func (d *Device) Tables() *bpf.Tables { return d.program.tables }
 
-// Info describes the device as it is now. It reads the interface again: the links' MTU follows the interface's as far as
-// it does not exceed the one at Open.
+// Info describes the device as it is now. It reads the interface again: the links' Ethernet address follows the
+// interface's, and their MTU as far as it does not exceed the one at Open.
 func (d *Device) Info() Info {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -349,13 +349,15 @@ func (d *Device) refresh() {
 		return
 	}
 	i := &d.info
-	i.Present, i.Interface, i.DeviceMTU = true, attrs.Name, attrs.MTU
+	i.Present, i.Interface, i.DeviceMTU, i.HardwareAddr = true, attrs.Name, attrs.MTU, attrs.HardwareAddr
 	i.Up, i.Running = attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_RUNNING != 0
 	i.Attached = attrs.Xdp != nil && attrs.Xdp.ProgId == i.ProgramID
 	i.RxQueues, i.TxQueues = d.card.queueCounts(attrs)
 	i.MTU = min(d.mtu, attrs.MTU)
+	address := hardwareAddr(attrs.HardwareAddr)
 	for _, q := range d.queues {
 		q.link.mtu.Store(int32(i.MTU))
+		q.link.address.Store(&address)
 	}
 }
 

@@ -517,6 +517,13 @@ func TestInfoFollowsTheInterface(t *testing.T) {
 	require.Equal(t, [6]byte(r.lab.Left.HardwareAddr()), l.HardwareAddr())
 	require.True(t, l.PartialChecksums())
 
+	out, err := r.lab.Left.Run(t.Context(), "ip", "link", "set", r.lab.Left.Interface(), "address", "02:00:00:00:77:01")
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "02:00:00:00:77:01", r.device.Info().HardwareAddr.String())
+	for _, l := range r.device.Links() {
+		require.Equal(t, [6]byte{2, 0, 0, 0, 0x77, 1}, l.HardwareAddr())
+	}
+
 	for mtu, want := range map[int]int{1000: 1000, 1700: 1500} {
 		r.change(r.lab.Left, func(links *netlink.Handle, device netlink.Link) error { return links.LinkSetMTU(device, mtu) })
 		require.Equal(t, want, r.device.Info().MTU)

@@ -12,7 +12,7 @@
 // [Open] tries what is fastest first and says what it could not have: native XDP, then generic; zero-copy, then a copy
 // by the kernel. [Device.Info] tells what came of it. An interface that has another XDP program is refused with that
 // program's name and the command that removes it. The program hangs on a bpf_link: when the process ends, however it
-// ends, the kernel takes the program off and sees all traffic again. [Check] tells beforehand what stands in the way.
+// ends, the kernel takes the program off and sees all traffic again. [Probe] and [Facts.Findings] tell beforehand what stands in the way.
 //
 // It takes CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON (the verifier's leave for pointer arithmetic), and
 // CAP_IPC_LOCK or a memlock limit that the packet memory fits in. It takes Linux 5.10, where BPF counts against that limit

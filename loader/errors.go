@@ -2,7 +2,7 @@ package loader
 
 import "errors"
 
-// What callers branch on. The errors that Open and Check return wrap one of these, the errno where there was one, and
+// What callers branch on. The errors that Open and Probe return wrap one of these, the errno where there was one, and
 // say what to do.
 var (
 	// ErrConfig: the settings contradict each other or the card.

@@ -62,13 +62,13 @@ func ExampleLink_Alloc() {
 }
 
 // Say what stands in the way of kit on a card.
-func ExampleCheck() {
-	findings, err := loader.Check("eth0")
+func ExampleProbe() {
+	facts, err := loader.Probe("eth0")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	for _, f := range findings {
+	for _, f := range facts.Findings(loader.Config{FrameSize: 4096}) {
 		fmt.Println(f.Severity, f.Topic+":", f.What, f.Fix)
 	}
 }

@@ -67,7 +67,7 @@ type Link struct {
 	gone    error
 	wake    wakeup
 	mtu     atomic.Int32
-	address [6]byte
+	address atomic.Pointer[[6]byte]
 	partial bool
 	queue   int
 }
@@ -115,7 +115,7 @@ func newLink(u *umem, r rings, bell doorbell, fd int, c linkConfig) (*Link, erro
 		base: u.base(), umem: u, chunkMask: u.chunkMask, lent: lentNothing,
 		target: c.target, limit: c.limit, maxFrame: uint32(min(uint64(c.mtu)+frameExtra, u.runBytes())),
 		busyPoll: c.busyPoll, askNAPI: c.busyPoll, copies: c.copies,
-		bell: bell, address: c.address, partial: c.partial, queue: c.queue,
+		bell: bell, partial: c.partial, queue: c.queue,
 	}
 	if c.limit > 0 {
 		l.tx = newProducer(r.tx)
@@ -128,6 +128,7 @@ func newLink(u *umem, r rings, bell doorbell, fd int, c linkConfig) (*Link, erro
 	}
 	l.waiter = [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(l.wake.fd), Events: unix.POLLIN}}
 	l.mtu.Store(int32(c.mtu))
+	l.address.Store(&c.address)
 	l.refill()
 	return l, nil
 }
@@ -439,8 +440,8 @@ func (l *Link) kicked(err error) (again, pending bool) {
 // MTU is the longest IP packet that the link carries now, in bytes: the interface's, and never more than at Open.
 func (l *Link) MTU() int { return int(l.mtu.Load()) }
 
-// HardwareAddr is the interface's Ethernet address.
-func (l *Link) HardwareAddr() [6]byte { return l.address }
+// HardwareAddr is the interface's Ethernet address now.
+func (l *Link) HardwareAddr() [6]byte { return *l.address.Load() }
 
 // PartialChecksums reports whether received UDP and TCP checksum fields may hold only the pseudo-header's sum
 // (CHECKSUM_PARTIAL): on interfaces whose other end is a kernel on this machine, such as veth and tap.

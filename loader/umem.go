@@ -76,13 +76,18 @@ func newUmem(memory []byte, chunkSize, count, runLength, runs uint32) *umem {
 // runBytes is the length of a run, which is the longest frame that a transmit frame can hold.
 func (u *umem) runBytes() uint64 { return uint64(u.runLength) * uint64(u.chunkSize) }
 
+// umemBytes is how much memory newUmem wants.
+func umemBytes(chunkSize, count, runLength, runs uint32) uint64 {
+	return (uint64(count) + uint64(runs)*uint64(runLength)) * uint64(chunkSize)
+}
+
 // mapUmem maps memory for newUmem, populated so that no page fault meets a packet. Huge pages are tried if asked for;
 // when there are none, ordinary pages serve, and u.huge says which.
 func mapUmem(chunkSize, count, runLength, runs uint32, huge bool) (*umem, error) {
 	const hugePage = 2 << 20
 	const prot = unix.PROT_READ | unix.PROT_WRITE
 	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_POPULATE
-	length := (int(count) + int(runs)*int(runLength)) * int(chunkSize)
+	length := int(umemBytes(chunkSize, count, runLength, runs))
 	if huge {
 		rounded := (length + hugePage - 1) &^ (hugePage - 1)
 		if memory, err := unix.Mmap(-1, 0, rounded, prot, flags|unix.MAP_HUGETLB); err == nil {

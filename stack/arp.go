@@ -129,8 +129,15 @@ type announcer struct {
 	timer timer
 }
 
-func (e *Engine) announce(addr wire.Addr) {
-	a := &announcer{e: e, addr: addr}
+func (e *Engine) announce(addr wire.Addr) { e.startAnnouncer(&announcer{e: e, addr: addr}) }
+
+// reannounce tells a new Ethernet address to those who have the old one in their tables, RFC 5227 §2.3. Nothing is probed
+// for: the address has been ours.
+func (e *Engine) reannounce(addr wire.Addr) {
+	e.startAnnouncer(&announcer{e: e, addr: addr, sent: probeCount})
+}
+
+func (e *Engine) startAnnouncer(a *announcer) {
 	a.timer.owner = a
 	e.wheel.arm(&a.timer, e.now)
 }

@@ -407,6 +407,76 @@ func TestARPProbesAndAnnouncements(t *testing.T) {
 	h.wantIdle("the old address needs no more")
 }
 
+// The card is given another Ethernet address while the engines run. RFC 5227 §2.3: others hear of it by two announcements,
+// and nothing comes from the old one any more.
+func TestNewHardwareAddress(t *testing.T) {
+	hw, next := hostMAC, wire.HardwareAddr{2, 0, 0, 0, 7, 1}
+	h := newHost(t, func(s *setup) {
+		s.queues = 2
+		s.wrap = func(l Link) Link { return &changingLink{Link: l, hw: &hw} }
+		s.Addresses = append(s.Addresses, prefix("10.9.0.1/24"))
+	})
+	s := h.bind("10.0.0.1:7")
+	h.handle("10.0.0.1:8", func(p *Packet) { p.Echo() })
+	s.writes("x", "10.0.0.3:9") // waits for its neighbour across the change
+	require.Equal(t, hostMAC, h.take(1).ethernet().Src)
+	hw = next
+	h.iface.LinkChanged()
+	require.Equal(t, net.HardwareAddr(next[:]), h.iface.HardwareAddr())
+
+	for _, at := range []float64{0.01, 2} {
+		h.wait(seconds(at))
+		for _, ip := range []string{hostIP, "10.9.0.1"} {
+			f := h.take(0)
+			require.Equal(t, next, f.ethernet().Src)
+			require.Equal(t, wire.HardwareBroadcast, f.ethernet().Dst)
+			require.Equal(t, [2]wire.Addr{addr(ip), addr(ip)}, [2]wire.Addr{f.arp().Sender(), f.arp().Target()})
+			require.Equal(t, next, f.arp().SenderHardware())
+		}
+		if at < 1 {
+			h.wait(seconds(1.1)) // the neighbour is asked again
+			f := h.take(1)
+			require.Equal(t, [2]wire.HardwareAddr{next, next}, [2]wire.HardwareAddr{f.ethernet().Src, f.arp().SenderHardware()})
+			require.True(t, h.peers[1].Inject(packet{toMAC: next}.arp(wire.ARPReply, otherMAC, otherIP, next, hostIP)))
+			f = h.take(1)
+			require.Equal(t, [2]wire.HardwareAddr{otherMAC, next}, [2]wire.HardwareAddr{f.ethernet().Dst, f.ethernet().Src})
+		}
+	}
+	for queue := range 2 {
+		to := packet{toMAC: next}
+		h.arrivesOn(queue, "other-host", packet{}.ping(1, 1, "to the old address"))
+		h.arrivesOn(queue, "answered", to.ping(1, 1, "ping"))
+		require.Equal(t, next, h.take(queue).ethernet().Src)
+		h.arrivesOn(queue, "delivered", to.udp(9, 8, "handler"))
+		require.Equal(t, next, h.take(queue).ethernet().Src)
+		h.arrivesOn(queue, "delivered", to.udp(9, 7, "socket"))
+		s.wants("socket", "10.0.0.2:9")
+		s.writes("answer", "10.0.0.2:9")
+		f := h.take(queue)
+		require.Equal(t, [2]wire.HardwareAddr{peerMAC, next}, [2]wire.HardwareAddr{f.ethernet().Dst, f.ethernet().Src})
+	}
+	require.True(t, h.peers[0].Inject(packet{fromMAC: next, toMAC: wire.HardwareBroadcast}.arp(wire.ARPRequest, next, hostIP, wire.HardwareAddr{}, hostIP)))
+	h.settle()
+	require.Zero(t, h.Stats().ARPConflicts, "our own announcement, sent back by a switch")
+	h.iface.LinkChanged()
+	h.wait(seconds(5))
+	h.wantIdle("a change of something else is not announced")
+}
+
+// In shared mode the kernel announces its address, and nobody else does.
+func TestNewHardwareAddressOfASharedCard(t *testing.T) {
+	hw, next := hostMAC, wire.HardwareAddr{2, 0, 0, 0, 7, 1}
+	h := newShared(t, nil, func(s *setup) { s.wrap = func(l Link) Link { return &changingLink{Link: l, hw: &hw} } })
+	h.keepPeer()
+	s := h.bind("10.0.0.1:7")
+	hw = next
+	h.iface.LinkChanged()
+	h.wait(seconds(5))
+	h.wantIdle("the kernel announces it")
+	s.writes("x", "10.0.0.2:9")
+	require.Equal(t, next, h.take(0).ethernet().Src)
+}
+
 // RFC 5227 §2.3: who has given an address up does not announce it.
 func TestARPAnnouncementsEndWithTheAddress(t *testing.T) {
 	h := newHost(t, strange, func(s *setup) { s.loud = true })

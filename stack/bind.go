@@ -248,6 +248,7 @@ func (d *Datagram) Close() error {
 				h.e.detach(h)
 			}
 			h.handler = nil
+			h.e.wheel.stop(&h.idle)
 		})
 	}
 	if b != nil {

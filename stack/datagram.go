@@ -342,6 +342,7 @@ func (d *Datagram) newHalf(e *Engine, b *binding) *half {
 		handler: d.handler,
 	}
 	h.dirty.half = h
+	h.idle.owner = h
 	d.halves[e.number].Store(h)
 	return h
 }

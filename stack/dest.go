@@ -13,6 +13,7 @@ type dest struct {
 	addr    wire.Addr
 	gen     uint32 // of the engine's view of routes and addresses
 	kind    destKind
+	locked  bool // DF is left clear, and so each packet needs an identification (RFC 6864 §4.1); see minPMTU
 	mtu     int
 	source  wire.Addr // of what a socket of another interface broadcasts here
 	neigh   *neighbour
@@ -40,7 +41,9 @@ func destSlot(addr wire.Addr) uint32 { return uint32(addr) * 0x9E3779B1 >> (32 -
 // minMTU is the least that every link carries, RFC 791 §3.2.
 const minMTU = 68
 
-// minPMTU is the least path MTU that an ICMP error can teach: Linux's default of net.ipv4.route.min_pmtu.
+// minPMTU is the least path MTU that an ICMP error can teach: Linux's default of net.ipv4.route.min_pmtu. Where an error names
+// less, packets of that length are sent with DF clear, so that a router which means it can cut them and one that lies is
+// not believed: the path is locked (fnhe_mtu_locked and ip_dont_fragment, net/ipv4/route.c and include/net/ip.h).
 const minPMTU = 552
 
 // pmtuLife is how long a learnt path MTU is believed, RFC 1191 §6.3 and Linux's net.ipv4.route.mtu_expires.
@@ -51,6 +54,7 @@ const maxPMTU = 4096
 
 type pathMTU struct {
 	mtu     int
+	locked  bool
 	expires clock.Time
 }
 
@@ -94,8 +98,8 @@ func (e *Engine) fillDest(d *dest) {
 	if r.mtu != 0 {
 		d.mtu = min(d.mtu, r.mtu)
 	}
-	if p, ok := e.pmtu[d.addr]; ok && e.now < p.expires {
-		d.mtu, d.expires = min(d.mtu, p.mtu), p.expires
+	if p, ok := e.pathMTU(d.addr); ok {
+		d.mtu, d.locked, d.expires = min(d.mtu, p.mtu), p.locked, p.expires
 	}
 	hop := d.addr
 	if r.gateway != 0 {
@@ -138,19 +142,46 @@ func (e *Engine) learnPMTU(addr wire.Addr, mtu, refused int) {
 			}
 		}
 	}
-	mtu = max(mtu, minPMTU)
-	if p, known := e.pmtu[addr]; mtu >= e.mtu || known && mtu >= p.mtu && e.now < p.expires {
+	least, known := e.mtu, false
+	if p, ok := e.pathMTU(addr); ok {
+		least, known = p.mtu, p.locked
+	}
+	locked := mtu < minPMTU
+	if locked && known || !locked && mtu >= least {
 		return
+	}
+	if locked {
+		mtu = min(least, minPMTU)
 	}
 	if len(e.pmtu) >= maxPMTU {
 		for a, p := range e.pmtu {
-			if delete(e.pmtu, a); e.now >= p.expires || len(e.pmtu) < maxPMTU {
+			if e.forgetPMTU(a); e.now >= p.expires || len(e.pmtu) < maxPMTU {
 				break
 			}
 		}
 	}
-	e.pmtu[addr] = pathMTU{mtu, e.now.Add(pmtuLife)}
+	e.forgetPMTU(addr)
+	if locked {
+		e.locked++
+	}
+	e.pmtu[addr] = pathMTU{mtu, locked, e.now.Add(pmtuLife)}
 	e.dests[destSlot(addr)].gen = e.gen - 1
+}
+
+// pathMTU is what ICMP has told of the way to addr and is still believed.
+func (e *Engine) pathMTU(addr wire.Addr) (p pathMTU, ok bool) {
+	if p, ok = e.pmtu[addr]; ok && e.now >= p.expires {
+		e.forgetPMTU(addr)
+		return pathMTU{}, false
+	}
+	return p, ok
+}
+
+func (e *Engine) forgetPMTU(addr wire.Addr) {
+	if e.pmtu[addr].locked {
+		e.locked--
+	}
+	delete(e.pmtu, addr)
 }
 
 // mtuBehind is the longest packet behind an Ethernet header of n bytes: links have room for one VLAN tag beside the MTU.
@@ -158,16 +189,17 @@ func (e *Engine) mtuBehind(n int) int {
 	return e.mtu - max(0, n-wire.EthernetLen-wire.VLANTagLen)
 }
 
-// fitsPath reports whether a packet of n bytes reaches addr in one piece, as far as ICMP has told: for answers that leave
-// without a look at the routing table.
+// fitsPath reports whether a packet of n bytes reaches addr in one piece and with DF set, as far as ICMP has told: for answers
+// that leave without a look at the routing table.
 func (e *Engine) fitsPath(addr wire.Addr, n int) bool {
-	if n <= minPMTU || e.rx.link == Link(e.loop) {
+	switch {
+	case e.rx.link == Link(e.loop):
+		return true
+	case n > e.mtuBehind(e.rx.l3):
+		return false
+	case len(e.pmtu) == 0 || n <= minPMTU && e.locked == 0:
 		return true
 	}
-	if len(e.pmtu) > 0 {
-		if p, known := e.pmtu[addr]; known && n > p.mtu && e.now < p.expires {
-			return false
-		}
-	}
-	return n <= e.mtuBehind(e.rx.l3)
+	p, known := e.pathMTU(addr)
+	return !known || n <= p.mtu && !p.locked
 }

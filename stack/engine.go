@@ -54,6 +54,7 @@ type Engine struct {
 	wheel      wheel
 	neighbours map[wire.Addr]*neighbour
 	pmtu       map[wire.Addr]pathMTU
+	locked     int // paths in pmtu
 	portTables map[portKey]*portTable
 	frags      reassembly
 	icmpLimit  tokenBucket

@@ -188,18 +188,80 @@ func TestPathMTUIsOnlyLoweredAndExpires(t *testing.T) {
 	require.Equal(t, 1396, send().ip().TotalLength(), "what has expired is no bound")
 }
 
-// A path MTU below 552 is a lie or an attack (net.ipv4.route.min_pmtu): 552 is believed instead.
+// A path MTU below 552 is the truth, a lie or an attack (net.ipv4.route.min_pmtu): 552 is used instead, and DF is left clear,
+// so that the truth costs no more than fragments of fragments (fnhe_mtu_locked of net/ipv4/route.c).
 func TestPathMTUHasAFloor(t *testing.T) {
 	for _, mtu := range []int{1, 68, 551, 552} {
 		h := newHost(t)
+		h.keepPeer()
 		s := h.bind("10.0.0.1:7")
 		s.writes(pattern(1472), "10.0.0.2:9")
-		h.arrives("consumed", fragNeeded(h.take(0), mtu))
-		s.writes(pattern(1472), "10.0.0.2:9")
-		require.Equal(t, 548, h.take(0).ip().TotalLength(), "MTU %d", mtu)
-		for h.take(0) != nil {
+		first := h.take(0)
+		h.arrives("consumed", fragNeeded(first, mtu))
+		seen := map[uint16]bool{}
+		wants := func(size int, why string) {
+			t.Helper()
+			p := h.take(0).ip()
+			require.Equal(t, size, p.TotalLength(), "%s, MTU %d", why, mtu)
+			require.Equal(t, mtu == 552, p.DF(), "%s, MTU %d", why, mtu)
+			if !p.DF() { // RFC 6864 §4.2
+				require.False(t, seen[p.ID()], "%s: identification %d comes twice", why, p.ID())
+				seen[p.ID()] = true
+			}
 		}
+		whole := func(why string, times int) {
+			t.Helper()
+			for range times {
+				s.writes(pattern(500), "10.0.0.2:9")
+				wants(528, why)
+			}
+		}
+		s.writes(pattern(1472), "10.0.0.2:9")
+		h.wantFragmented(1472, 528, 528, 424)
+		whole("a datagram that fits into 552", 3)
+		h.arrives("consumed", fragNeeded(first, 1400))
+		whole("afterwards somebody tells of more", 1)
+		s.writes("x", "10.0.0.2:9")
+		wants(29, "the shortest too")
+		require.NoError(t, h.pinger("10.0.0.1:100").write(request(1, pattern(500)), "10.0.0.2:0"))
+		wants(528, "a ping")
+		h.arrives("answered", packet{}.ping(1, 1, pattern(500)))
+		wants(528, "the answer to a ping")
+		h.handle("10.0.0.1:8", func(p *Packet) { p.Echo() })
+		h.arrives("delivered", packet{}.udp(9, 8, pattern(500)))
+		wants(528, "a handler's echo")
+		h.handle("10.0.0.1:9", func(p *Packet) { p.Reply(copy(p.Room(), pattern(500))) })
+		h.arrives("delivered", packet{}.udp(9, 9, "?"))
+		wants(528, "a handler's answer")
+		h.arrives("udp-no-port", packet{}.udp(9, 10, "nobody"))
+		wants(20+8+28+6, "an ICMP error")
+
+		h.arrives("answered", packet{from: otherIP}.ping(1, 1, pattern(500)))
+		require.True(t, h.take(0).ip().DF(), "another path is another matter")
+		h.wait(10*time.Minute + seconds(1))
+		s.writes(pattern(500), "10.0.0.2:9")
+		require.True(t, h.take(0).ip().DF(), "after ten minutes the path is tried again")
+		h.arrives("answered", packet{}.ping(1, 1, pattern(500)))
+		require.True(t, h.take(0).ip().DF())
+		require.Zero(t, h.iface.engines[0].locked)
+		h.wantIdle("nothing else")
 	}
+}
+
+// A card whose own MTU is below 552: less than that is told, and no more than that is sent, with DF clear.
+func TestPathMTUBelowASmallCards(t *testing.T) {
+	h := newHost(t, func(s *setup) { s.mtu = 400 })
+	s := h.bind("10.0.0.1:7")
+	s.writes(pattern(372), "10.0.0.2:9")
+	f := h.take(0)
+	require.True(t, f.ip().DF())
+	h.arrives("consumed", fragNeeded(f, 300))
+	s.writes(pattern(372), "10.0.0.2:9")
+	p := h.take(0).ip()
+	require.Equal(t, 400, p.TotalLength())
+	require.False(t, p.DF())
+	s.writes(pattern(373), "10.0.0.2:9")
+	h.wantFragmented(373, 376, 5)
 }
 
 // RFC 1191 §5, §7.1: a router that does not tell its MTU gives 0; the host tries the next plateau below what was refused.
@@ -241,6 +303,18 @@ func TestPathMTUTableIsBounded(t *testing.T) {
 	}
 	require.Equal(t, maxPMTU, len(e.pmtu))
 	require.Contains(t, e.pmtu, wire.Addr(0x0B000000+3*maxPMTU-1), "the newest is in")
+	for n := range 3 * maxPMTU {
+		e.learnPMTU(wire.Addr(0x0C000000+n), 500*(n%2)+300, 1500)
+	}
+	require.Equal(t, maxPMTU, len(e.pmtu))
+	locked := 0
+	for _, p := range e.pmtu {
+		if p.locked {
+			locked++
+		}
+	}
+	require.Equal(t, locked, e.locked)
+	require.NotZero(t, locked)
 }
 
 // RFC 791 §3.2: "Every internet module must be able to forward a datagram of 68 octets": no route has less.
@@ -353,7 +427,7 @@ func TestAnswersHeedThePathMTU(t *testing.T) {
 // The interface's MTU is lowered while the engine runs: answers and datagrams fit the new one.
 func TestLinkMTUIsLowered(t *testing.T) {
 	mtu := 1500
-	h := newHost(t, func(s *setup) { s.wrap = func(l Link) Link { return &mtuLink{l, &mtu} } })
+	h := newHost(t, func(s *setup) { s.wrap = func(l Link) Link { return &changingLink{Link: l, mtu: &mtu} } })
 	s := h.bind("10.0.0.1:7")
 	mtu = 600
 	h.iface.LinkChanged()
@@ -368,9 +442,23 @@ func TestLinkMTUIsLowered(t *testing.T) {
 	h.wantFragmented(50, 48, 10)
 }
 
-type mtuLink struct {
+// changingLink is a link whose device is changed under it.
+type changingLink struct {
 	Link
-	mtu *int
+	mtu *int               // nil: as it is
+	hw  *wire.HardwareAddr // nil: as it is
 }
 
-func (l *mtuLink) MTU() int { return *l.mtu }
+func (l *changingLink) MTU() int {
+	if l.mtu == nil {
+		return l.Link.MTU()
+	}
+	return *l.mtu
+}
+
+func (l *changingLink) HardwareAddr() [6]byte {
+	if l.hw == nil {
+		return l.Link.HardwareAddr()
+	}
+	return *l.hw
+}

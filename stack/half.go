@@ -2,8 +2,11 @@ package stack
 
 import (
 	"encoding/binary"
+	"sync"
 	"syscall"
+	"time"
 
+	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/ring"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -29,6 +32,7 @@ type half struct {
 	again      bool // on the engine's list of halves that have more to send
 	handler    Handler
 	peer       *half // the next socket on the same port (local.go)
+	idle       timer // gives back what the rings do not need
 
 	counts halfCounts
 }
@@ -109,11 +113,42 @@ func (e *Engine) deliverTo(h *half, p wire.IPv4, sport uint16, payload []byte) D
 	return NotDropped
 }
 
+// trimInterval is how often a socket in use is looked at for memory that its rings no longer need, and how long an idle one keeps
+// any: twice as long at most.
+const trimInterval = 10 * time.Second
+
+// watch has h's memory looked at.
+func (e *Engine) watch(h *half) {
+	if !h.idle.armed() && !h.d.closed.Load() {
+		e.wheel.arm(&h.idle, e.now.Add(trimInterval))
+	}
+}
+
+// expire gives back what memory h's rings do not need.
+func (h *half) expire(_ *timer, _ clock.Time) {
+	rx := trim(h.rx, &h.d.rmu)
+	tx := trim(h.tx, &h.d.wmu)
+	if rx || tx {
+		h.e.watch(h)
+	}
+}
+
+// trim is called on the engine, which is one end of the ring; users keeps those away who are the other. It reports whether there
+// is something to come back for.
+func trim(c *ring.Chain, users *sync.Mutex) (more bool) {
+	if !users.TryLock() {
+		return true
+	}
+	defer users.Unlock()
+	return c.Trim()
+}
+
 // publish shows the sockets what this step delivered, once for each, and wakes those who sleep.
 func (e *Engine) publish() {
 	for i, h := range e.unread {
 		h.unread = false
 		h.rx.Writer().Publish()
+		e.watch(h)
 		if h.d.waiters.notify(Readable) {
 			e.woke = true
 		}
@@ -140,6 +175,7 @@ func (e *Engine) emit() (more bool) {
 		} else if !h.again {
 			h.again = true
 			e.senders = append(e.senders, h)
+			e.watch(h)
 		}
 		l = next
 	}

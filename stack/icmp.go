@@ -71,7 +71,7 @@ func (e *Engine) replyHeader(p wire.IPv4, ttl, tos uint8) {
 // echoCopied answers a ping that came in fragments or with options, or whose way back is narrower, by the routing table.
 func (e *Engine) echoCopied(p wire.IPv4, m wire.ICMP) DropReason {
 	makeEchoReply(m)
-	f := wire.IPv4Fields{TOS: p.TOS() &^ 3, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
+	f := wire.IPv4Fields{TOS: p.TOS() &^ 3, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
 	if e.sendPacket(e.dest(f.Dst), &f, m, new(cut)) == outFull {
 		return DropTransmitFull
 	}
@@ -197,7 +197,7 @@ func (e *Engine) sendICMPError(p wire.IPv4, f wire.ICMPErrorFields) {
 	}
 	n := wire.PutICMPError(e.icmpBuf[:], f, p)
 	// RFC 1812 §4.3.2.5: precedence 6 (internetwork control) for errors.
-	out := wire.IPv4Fields{TOS: 0xC0, DF: true, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
+	out := wire.IPv4Fields{TOS: 0xC0, TTL: defaultTTL, Protocol: wire.ProtocolICMP, Src: p.Dst(), Dst: p.Src()}
 	switch e.sendPacket(e.dest(out.Dst), &out, e.icmpBuf[:n], new(cut)) {
 	case outReady:
 		e.stats.ICMPErrorsSent++

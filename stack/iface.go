@@ -17,7 +17,7 @@ type Interface struct {
 	name       string
 	mode       Mode
 	loopback   bool
-	hw         wire.HardwareAddr
+	hw         atomic.Pointer[wire.HardwareAddr]
 	mtu        atomic.Int64
 	engines    []*Engine
 	ports      Ports
@@ -44,18 +44,31 @@ func (i *Interface) Mode() Mode { return i.mode }
 func (i *Interface) Loopback() bool { return i.loopback }
 
 // HardwareAddr is the card's Ethernet address, all zeros for the loopback.
-func (i *Interface) HardwareAddr() net.HardwareAddr { return i.hw[:] }
+func (i *Interface) HardwareAddr() net.HardwareAddr {
+	hw := *i.hw.Load()
+	return hw[:]
+}
 
 // MTU is the longest IPv4 packet, in bytes.
 func (i *Interface) MTU() int { return int(i.mtu.Load()) }
 
-// LinkChanged makes the engines ask their links for the MTU again, for whoever sees that the device's was changed.
+// LinkChanged makes the engines ask their links for the MTU and the Ethernet address again, for whoever sees that the
+// device's were changed. Owned addresses are announced anew from a new Ethernet address.
 func (i *Interface) LinkChanged() {
 	i.each(func(e *Engine) {
 		e.mtu = max(e.link.MTU(), minMTU)
+		e.readdress(e.link.HardwareAddr())
 		e.gen++
 	})
 	i.mtu.Store(int64(i.engines[0].link.MTU()))
+	hw := wire.HardwareAddr(i.engines[0].link.HardwareAddr())
+	if old := *i.hw.Swap(&hw); old == hw || i.mode != Owned || i.loopback || i.resolver != nil {
+		return
+	}
+	e := i.engines[0].via
+	for _, p := range i.prefixes() {
+		e.do(func() { e.reannounce(p.Addr) })
+	}
 }
 
 // Gone reports whether the card was deleted: its sockets answer ENETDOWN.

@@ -36,7 +36,7 @@ type Link interface {
 	// MTU is the longest IPv4 packet that the link carries now, in bytes, with at most one VLAN tag; see
 	// Interface.LinkChanged.
 	MTU() int
-	// HardwareAddr is the link's Ethernet address.
+	// HardwareAddr is the link's Ethernet address now; see Interface.LinkChanged.
 	HardwareAddr() [6]byte
 	// PartialChecksums reports whether the other side's kernel hands frames over with a UDP or TCP checksum field that
 	// holds only the pseudo-header's sum (CHECKSUM_PARTIAL, include/linux/skbuff.h), as over veth and tap.

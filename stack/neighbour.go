@@ -208,6 +208,19 @@ func (e *Engine) confirm(n *neighbour, hw wire.HardwareAddr, tags []wire.VLANTag
 	e.sendWaiting(n)
 }
 
+// readdress makes hw the Ethernet address that frames come from and answers go to.
+func (e *Engine) readdress(hw wire.HardwareAddr) {
+	if e.hw == hw {
+		return
+	}
+	e.hw = hw
+	for _, n := range e.neighbours {
+		if n.headerLen > 0 {
+			wire.PutEthernetAddrs(n.header[:], n.hardwareAddr(), hw)
+		}
+	}
+}
+
 func (n *neighbour) hardwareAddr() wire.HardwareAddr { return wire.HardwareAddr(n.header[:6]) }
 
 // wait queues a copy-to-be of a packet of size bytes for n, in place of the oldest when too many wait: RFC 1122 §2.3.2.2
@@ -243,20 +256,59 @@ func (e *Engine) freeWaiting(b []byte) {
 func (e *Engine) sendWaiting(n *neighbour) {
 	for _, p := range n.waiting {
 		e.stats.Waiting--
-		switch f := e.allocFrame(); {
-		case f == nil:
-			e.stats.TxDrops[DropTransmitFull]++
-		case n.headerLen+len(p) > len(f): // VLAN tags that the packet left no room for
-			e.link.Free(f)
-			e.stats.TxDrops[DropTooLong]++
-		default:
-			copy(f, n.header[:n.headerLen])
-			e.sendFrame(f[:n.headerLen+copy(f[n.headerLen:], p)])
-			e.stats.Sent++
+		if r := e.sendWaited(n, p); r != NotDropped {
+			e.stats.TxDrops[r]++
 		}
 		e.freeWaiting(p)
 	}
 	n.waiting = n.waiting[:0]
+}
+
+// sendWaited sends one packet that waited. Where n has turned out to be behind VLAN tags that leave it no room it is cut, as
+// those are that come later.
+func (e *Engine) sendWaited(n *neighbour, p wire.IPv4) DropReason {
+	f := e.allocFrame()
+	if f == nil {
+		return DropTransmitFull
+	}
+	if room := min(e.mtuBehind(n.headerLen), len(f)-n.headerLen); len(p) > room {
+		e.link.Free(f)
+		return e.cutWaited(n, p, (room-wire.IPv4Len)&^7)
+	}
+	copy(f, n.header[:n.headerLen])
+	e.sendFrame(f[:n.headerLen+copy(f[n.headerLen:], p)])
+	e.stats.Sent++
+	return NotDropped
+}
+
+// cutWaited sends a packet of ours, whole or a fragment, in fragments with room bytes of payload at most, RFC 791 §2.3. Each is
+// a packet of its own in the counters, in place of p, unless the transmit ring has no room for all.
+func (e *Engine) cutWaited(n *neighbour, p wire.IPv4, room int) DropReason {
+	payload := p.Payload()
+	h := wire.IPv4Fields{TOS: p.TOS(), ID: p.ID(), TTL: p.TTL(), Protocol: p.Protocol(), Src: p.Src(), Dst: p.Dst()}
+	if !p.IsFragment() {
+		h.ID = e.nextID(h.Src, h.Dst, h.Protocol)
+	}
+	for off := 0; off < len(payload); off += room {
+		f := e.allocFrame()
+		if f == nil {
+			return DropTransmitFull
+		}
+		part := payload[off:min(off+room, len(payload))]
+		h.TotalLength, h.FragmentOffset = wire.IPv4Len+len(part), p.FragmentOffset()+off
+		h.MF = p.MF() || off+len(part) < len(payload)
+		copy(f, n.header[:n.headerLen])
+		wire.PutIPv4(f[n.headerLen:], &h)
+		copy(f[n.headerLen+wire.IPv4Len:], part)
+		e.sendFrame(f[:n.headerLen+h.TotalLength])
+		e.stats.Output++
+		e.stats.Sent++
+	}
+	e.stats.Output--
+	if !p.IsFragment() {
+		e.stats.Fragmented++
+	}
+	return NotDropped
 }
 
 // dropWaiting gives up on what waited for n and tells the sockets that sent it.

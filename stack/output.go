@@ -171,7 +171,8 @@ func (e *Engine) sendAgain(f []byte) bool {
 	return !e.full
 }
 
-// sendPacket sends an IPv4 payload, in fragments where it is longer than the path's MTU (RFC 791 §2.3). outFull means that
+// sendPacket sends an IPv4 payload, in fragments where it is longer than the path's MTU (RFC 791 §2.3), else with DF set unless
+// the path is locked. outFull means that
 // the transmit ring is full: try again with the same c after a flush.
 func (e *Engine) sendPacket(d *dest, f *wire.IPv4Fields, payload []byte, c *cut) outcome {
 	n := wire.IPv4Len + len(payload)
@@ -182,7 +183,9 @@ func (e *Engine) sendPacket(d *dest, f *wire.IPv4Fields, payload []byte, c *cut)
 	if res != outReady {
 		return res
 	}
-	f.TotalLength = n
+	if f.TotalLength, f.DF = n, !d.locked; d.locked {
+		f.ID = e.nextID(f.Src, f.Dst, f.Protocol)
+	}
 	wire.PutIPv4(b, f)
 	copy(b[wire.IPv4Len:], payload)
 	e.commit()

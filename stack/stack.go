@@ -65,6 +65,7 @@ func New(cfg Config) *Stack {
 	lo := &Interface{stack: s, name: "lo", mode: Owned, loopback: true, wait: Interrupt, idKey: s.rand.Uint64()}
 	lo.mtu.Store(loopbackMTU)
 	lo.addrs.Store(&[]wire.Prefix{})
+	lo.hw.Store(new(wire.HardwareAddr))
 	lo.engines = []*Engine{newEngine(s, lo, 0, newLoopback())}
 	s.engines = append(s.engines, lo.engines...)
 	s.list.Store(&[]*Interface{lo})
@@ -85,11 +86,12 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 	}
 	i := &Interface{
 		stack: s, name: cfg.Name, mode: cfg.Mode,
-		hw:    cfg.Links[0].HardwareAddr(),
 		ports: cfg.Ports, resolver: cfg.Resolver, wait: cfg.Wait, spin: cmp.Or(cfg.Spin, DefaultSpin),
 		onConflict: cfg.OnConflict, onError: cfg.OnError, idKey: s.rand.Uint64(),
 	}
 	i.mtu.Store(int64(cfg.Links[0].MTU()))
+	hw := wire.HardwareAddr(cfg.Links[0].HardwareAddr())
+	i.hw.Store(&hw)
 	i.addrs.Store(&[]wire.Prefix{})
 	for _, p := range cfg.Addresses {
 		if _, err := checkAddress(p, i.mode, i.loopback); err != nil {

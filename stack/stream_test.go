@@ -2,6 +2,7 @@ package stack
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -203,5 +204,62 @@ func TestStreamInside(t *testing.T) {
 		third := p.dial(p.b, at)
 		p.until("a place is free again", third.Connected)
 		require.Equal(t, before, p.b.Stats().TxFrames)
+	}
+}
+
+// A path whose MTU is below 552 is locked for TCP too: segments become no smaller than that, and go with DF clear.
+func TestStreamOverALockedPath(t *testing.T) {
+	for _, told := range [][]int{{300}, {0, 552, 300}, {552, 0}} {
+		p := newDuo(t, linktest.Config{})
+		c, s := p.connected()
+		p.settle()
+		var segments []sent
+		p.a.SetTap(func(_ *Interface, _ int, d Direction, _ DropReason, _ clock.Time, f []byte) {
+			if d == Transmitted {
+				segments = append(segments, slices.Clone(f))
+			}
+		})
+		step := func() {
+			p.a.Step(p.now)
+			p.a.Step(p.now)
+		}
+		text := pattern(2000)
+		_, err := c.Write([]byte(text))
+		require.NoError(t, err)
+		step() // and the other end gets none of it
+		for p.wire.End(1).Take() != nil {
+		}
+		for _, mtu := range told {
+			largest := slices.MaxFunc(segments, func(a, b sent) int { return a.ip().TotalLength() - b.ip().TotalLength() })
+			require.True(t, largest.ip().DF())
+			segments = nil
+			before := p.a.Stats().Consumed
+			require.True(t, p.wire.End(1).Inject(fragNeeded(largest, mtu)))
+			step()
+			require.Equal(t, before+1, p.a.Stats().Consumed, "%v: %d is believed", told, mtu)
+			for p.wire.End(1).Take() != nil {
+			}
+			if len(segments) == 0 { // nothing is too long any more: the rest comes by the timer
+				p.now = p.now.Add(time.Second)
+				step()
+			}
+		}
+		ids := map[uint16]bool{}
+		require.NotEmpty(t, segments)
+		for _, f := range segments {
+			require.LessOrEqual(t, f.ip().TotalLength(), 552, "%v", told)
+			require.False(t, f.ip().DF(), "%v", told)
+			require.False(t, ids[f.ip().ID()], "%v: an identification comes twice", told)
+			ids[f.ip().ID()] = true
+		}
+		p.a.SetTap(nil)
+		got := ""
+		p.until("all of it arrives", func() bool {
+			b := make([]byte, 4096)
+			n, _ := s.Read(b)
+			got += string(b[:n])
+			return len(got) == len(text)
+		})
+		require.Equal(t, text, got)
 	}
 }

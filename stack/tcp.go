@@ -514,10 +514,14 @@ func (w *segmentWriter) Send(s *tcp.Segment) bool {
 		Src: w.id.Local, Dst: w.id.Remote, SrcPort: w.id.LocalPort, DstPort: w.id.RemotePort,
 		Seq: s.Seq, Ack: s.Ack, Flags: s.Flags, Window: s.Window, Urgent: s.Urgent, OptionsLen: options, PayloadLen: n - header,
 	}, sum)
-	wire.PutIPv4(b, &wire.IPv4Fields{
-		TOS: uint8(w.ipOpt>>8)&^3 | uint8(s.ECN), TotalLength: n, DF: true, TTL: uint8(w.ipOpt), Protocol: wire.ProtocolTCP,
+	f := wire.IPv4Fields{
+		TOS: uint8(w.ipOpt>>8)&^3 | uint8(s.ECN), TotalLength: n, DF: !w.dest.locked, TTL: uint8(w.ipOpt), Protocol: wire.ProtocolTCP,
 		Src: w.id.Local, Dst: w.id.Remote,
-	})
+	}
+	if w.dest.locked {
+		f.ID = e.nextID(f.Src, f.Dst, f.Protocol)
+	}
+	wire.PutIPv4(b, &f)
 	e.commit()
 	return true
 }

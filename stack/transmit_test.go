@@ -141,8 +141,8 @@ type flushLink struct {
 
 func (l *flushLink) Flush() bool { *l.flushes++; return l.Link.Flush() }
 
-// Tags take room that the MTU does not count: a packet that then is too long for the link is dropped and counted, whether it
-// goes at once or had to wait.
+// Tags take room that the MTU does not count: a packet that then is too long for a link with less room than it promised is
+// dropped and counted. One that had to wait is cut.
 func TestTransmitTooLongForTags(t *testing.T) {
 	h := newHost(t, strange, func(s *setup) { s.wrap = func(l Link) Link { return tightLink{l} } })
 	s := h.bind("10.0.0.1:7")
@@ -150,12 +150,13 @@ func TestTransmitTooLongForTags(t *testing.T) {
 	s.writes(pattern(1468), "10.0.0.2:9")
 	h.want(askPeer)
 	h.arrives("consumed", packet{vlans: []wire.VLANTag{0x81000005}}.arp(wire.ARPReply, peerMAC, peerIP, hostMAC, hostIP))
+	h.wantFragmented(1472, 1472, 8)
 	require.Equal(t, 1468, len(h.take(0).udp().Payload()))
-	require.Equal(t, uint64(1), h.Stats().TxDrops[DropTooLong])
+	require.Zero(t, h.Stats().TxDrops[DropTooLong])
 	s.writes(pattern(1472), "10.0.0.2:9")
 	s.writes(pattern(1468), "10.0.0.2:9")
 	require.Equal(t, 1468, len(h.take(0).udp().Payload()))
-	require.Equal(t, uint64(2), h.Stats().TxDrops[DropTooLong])
+	require.Equal(t, uint64(1), h.Stats().TxDrops[DropTooLong])
 	h.wantIdle("what fits")
 }
 
@@ -165,6 +166,76 @@ type tightLink struct{ Link }
 func (l tightLink) Alloc() []byte {
 	f := l.Link.Alloc()
 	return f[:min(len(f), l.MTU()+wire.EthernetLen)]
+}
+
+// behindTwoTags is how the peer answers for itself from behind two VLAN tags, where a full packet is four bytes shorter.
+var behindTwoTags = packet{vlans: []wire.VLANTag{0x88A80007, 0x81000005}}.arp(wire.ARPReply, peerMAC, peerIP, hostMAC, hostIP)
+
+// A full packet whose neighbour turns out to be behind two VLAN tags arrives in fragments, as the next ones do; so does a
+// fragment.
+func TestFirstPacketsToBehindTwoTags(t *testing.T) {
+	for _, c := range []struct {
+		payload  int
+		lengths  []int // of the fragments' payloads
+		datagram uint64
+	}{
+		{1468, nil, 0},
+		{1469, []int{1472, 5}, 1},
+		{1472, []int{1472, 8}, 1},
+		{2952, []int{1472, 8, 1472, 8}, 1}, // fragments of 1480 and 1480 bytes that waited
+		{3000, []int{1472, 8, 1472, 8, 48}, 1},
+	} {
+		h := newHost(t, strange)
+		s := h.bind("10.0.0.1:7")
+		s.writes(pattern(c.payload), "10.0.0.2:9")
+		h.want(askPeer)
+		h.arrives("consumed", behindTwoTags)
+		if c.lengths == nil {
+			f := h.take(0)
+			require.Len(t, f.tags(), 2)
+			require.True(t, f.ip().DF())
+		} else {
+			h.wantFragmented(c.payload, c.lengths...)
+		}
+		require.Equal(t, c.datagram, h.Stats().Fragmented, "%d bytes", c.payload)
+		require.Zero(t, h.Stats().Waiting)
+
+		s.writes(pattern(1472), "10.0.0.2:9") // by now it is known
+		h.wantFragmented(1472, 1472, 8)
+		h.wantIdle("all of it")
+	}
+}
+
+// RFC 6864 §4.2 holds for what is cut late as well; and the peer of a ping is no other matter than that of a datagram.
+func TestFirstPingToBehindTwoTags(t *testing.T) {
+	h := newHost(t, strange)
+	ping := h.pinger("10.0.0.1:100")
+	for n := range 3 {
+		require.NoError(t, ping.write(request(byte(n), pattern(1472)), "10.0.0.2:0"))
+	}
+	h.want(askPeer)
+	h.arrives("consumed", behindTwoTags)
+	ids := map[uint16]bool{}
+	for range 3 {
+		first := h.take(0)
+		ids[first.ip().ID()] = true
+		require.Equal(t, []int{1472, 8}, []int{len(first.ip().Payload()), len(h.take(0).ip().Payload())})
+	}
+	require.Len(t, ids, 3)
+}
+
+// Where the ring has room for the first fragment alone, the packet is lost and counted once.
+func TestTransmitFullBetweenFragmentsThatWaited(t *testing.T) {
+	h, room := newScarce(t, strange)
+	h.stalled = false
+	h.bind("10.0.0.1:7").writes(pattern(1472), "10.0.0.2:9")
+	h.want(askPeer)
+	*room = 1
+	h.arrives("consumed", behindTwoTags)
+	require.Equal(t, 1472, len(h.take(0).ip().Payload()))
+	require.Equal(t, uint64(1), h.Stats().TxDrops[DropTransmitFull])
+	require.Zero(t, h.Stats().Fragmented)
+	h.wantIdle("the rest had no room")
 }
 
 // Packets that waited for a neighbour and then find the ring full are dropped, and counted.

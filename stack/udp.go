@@ -101,9 +101,13 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	wire.PutUDP(b[wire.IPv4Len:], &wire.UDPFields{
 		Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: len(payload),
 	}, sum)
-	wire.PutIPv4(b, &wire.IPv4Fields{
-		TOS: m.tos, TotalLength: n, DF: true, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
-	})
+	f := wire.IPv4Fields{
+		TOS: m.tos, TotalLength: n, DF: !d.locked, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
+	}
+	if d.locked {
+		f.ID = e.nextID(src, m.dst, wire.ProtocolUDP)
+	}
+	wire.PutIPv4(b, &f)
 	e.commit()
 	return outReady
 }
@@ -129,6 +133,6 @@ func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte, c *cut) outcome 
 	b.SetID(h.localPort)
 	b.SetChecksum()
 	return e.emitFailed(h, d, e.sendPacket(d, &wire.IPv4Fields{
-		TOS: m.tos, DF: true, TTL: m.ttl, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
+		TOS: m.tos, TTL: m.ttl, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
 	}, b, c))
 }

@@ -425,6 +425,33 @@ func TestCardDown(t *testing.T) {
 	passes("up again")
 }
 
+// The card's Ethernet address is changed while everything runs: whoever asked before still gets through.
+func TestTheCardIsGivenAnotherEthernetAddress(t *testing.T) {
+	next := net.HardwareAddr{2, 0, 0, 0, 0x77, 1}
+	for name, cfg := range map[string]kit.Config{"shared": {}, "owned": {Addresses: []netip.Prefix{ownedAddr}}} {
+		t.Run(name, func(t *testing.T) {
+			lab := netlab.Test(t, netlab.Options{})
+			k := open(t, lab, cfg)
+			addr := echo(t, k)
+			require.Equal(t, []byte("before"), exchange(t, lab.Left, addr.String(), []byte("before")))
+			link, err := lab.Right.Links().LinkByName(lab.Right.Interface())
+			require.NoError(t, err)
+			require.NoError(t, lab.Right.Links().LinkSetHardwareAddr(link, next))
+			require.Eventually(t, func() bool { return k.Interface().HardwareAddr().String() == next.String() }, 10*time.Second, time.Millisecond)
+			if name == "shared" { // the kernel announces nothing by default (arp_notify): the neighbour is told as by any other means
+				_, err := lab.Left.Run(t.Context(), "ip", "neighbour", "replace", addr.Addr().String(), "lladdr", next.String(), "dev", lab.Left.Interface())
+				require.NoError(t, err)
+			} else {
+				require.Eventually(t, func() bool {
+					out, err := lab.Left.Run(t.Context(), "ip", "neighbour", "show", addr.Addr().String())
+					return err == nil && strings.Contains(string(out), next.String())
+				}, 10*time.Second, time.Millisecond, "the announcement arrives")
+			}
+			require.Equal(t, []byte("after"), exchange(t, lab.Left, addr.String(), []byte("after")))
+		})
+	}
+}
+
 // An owned address follows the card's MTU as well: what is sent after a change fits.
 func TestOwnedModeFollowsTheMTU(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})

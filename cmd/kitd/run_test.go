@@ -17,6 +17,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/internal/netlab"
@@ -62,6 +63,15 @@ func TestSharedAddress(t *testing.T) {
 	require.EqualValues(t, 4, sockets[0].Received)
 	require.EqualValues(t, 4, sockets[0].Sent)
 	require.NotEmpty(t, noun[control.Routes](p, "routes").Routes)
+	require.Empty(t, s.Notes)
+	_, err = lab.Left.Run(t.Context(), "ip", "rule", "add", "from", "10.9.9.9", "lookup", "77")
+	require.NoError(t, err)
+	for _, name := range []string{"status", "routes"} {
+		require.Eventually(t, func() bool {
+			out, _, status := p.ask(name)
+			return status == 0 && strings.Contains(out, "policy routing is in use, and its rules are not followed")
+		}, patience, 5*time.Millisecond, name)
+	}
 	require.Len(t, noun[control.Queues](p, "queues").Queues, 1)
 	require.NotEmpty(t, noun[control.Neighbors](p, "neighbors").Neighbors)
 	counted := map[string]uint64{}
@@ -264,6 +274,33 @@ func TestServicesFollowTheCardsAddresses(t *testing.T) {
 	p.stop()
 }
 
+// The XDP program has room for 64 addresses. kitd goes on with those that it had, and says so until there is room again.
+func TestMoreAddressesThanFit(t *testing.T) {
+	t.Parallel()
+	lab := netlab.Test(t, netlab.Options{})
+	p := start(t, lab.Left)
+	card, err := lab.Left.Links().LinkByName(lab.Left.Interface())
+	require.NoError(t, err)
+	address := func(n int) *netlink.Addr {
+		return &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 99, 0, byte(n)), Mask: net.CIDRMask(32, 32)}}
+	}
+	status := func() (string, int) {
+		out, _, status := p.ask("status")
+		return out, status
+	}
+	for n := range 64 { // beside the one that it has
+		require.NoError(t, lab.Left.Links().AddrAdd(card, address(n+1)))
+	}
+	require.Eventually(t, func() bool { _, s := status(); return s == 3 }, patience, 5*time.Millisecond)
+	out, _ := status()
+	require.Regexp(t, `degraded +the kernel's addresses of the interface could not be taken over, those of before are in use: `+
+		`address 10\.[\d.]+ cannot be steered beside 64 others, which is the limit; remove one first`, out)
+	require.NoError(t, lab.Left.Links().AddrDel(card, address(64)))
+	require.Eventually(t, func() bool { _, s := status(); return s == 0 }, patience, 5*time.Millisecond)
+	require.Len(t, noun[control.Status](p, "status").Addresses, 64)
+	p.stop()
+}
+
 func TestACardThatIsDeletedEndsKitd(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Test(t, netlab.Options{})
@@ -286,6 +323,14 @@ func TestCheckOfACard(t *testing.T) {
 	require.NoError(t, err)
 	out, _, _ = commandIn(t, lab.Left, "check", "-i", card)
 	require.Contains(t, out, peer.String()+" answers, "+lab.Right.HardwareAddr().String())
+
+	file := filepath.Join(t.TempDir(), "kitd.toml")
+	require.NoError(t, os.WriteFile(file, []byte("frame-size = 4096\nframes = 8192\nqueues = [5]\n"), 0o600))
+	out, _, status = commandIn(t, lab.Left, "check", "-i", card, "--config", file)
+	require.Equal(t, 1, status)
+	require.Regexp(t, `fail +queues +.*queues \[5\] of `+card, out)
+	out, _, _ = commandIn(t, lab.Left, "check", "-i", card, "--config", file, "--queues", "0")
+	require.Regexp(t, `ok +MTU +1500 bytes in 8192 frames of 4096 a queue`, out)
 
 	kernelEcho(t, lab.Left, lab.Left.Addr().String()+":7")
 	out, _, status = commandIn(t, lab.Left, "check", "-i", card, "--serve", "udp-echo=:7")

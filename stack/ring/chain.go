@@ -13,7 +13,7 @@ const firstCapacity = 4096
 // small ring for the first record and a ring of twice the size whenever one is
 // full, up to a limit. The writer links the new ring behind the old one; the
 // reader empties the old one and goes over. Once it has its size nothing
-// allocates.
+// allocates. Trim lets it shrink again, in the same way.
 //
 // The limit is in bytes of Used, words and padding included. A record is
 // refused where it would go over the limit, unless the chain is empty: one
@@ -27,7 +27,8 @@ type Chain struct {
 }
 
 // segment is one ring of a chain. The first one, the root, has no memory and
-// holds no record. Nothing points to a segment that both ends have left, so the
+// holds no record, and so has one that stands for a chain that gave all back.
+// Nothing points to a segment that both ends have left, so the
 // collector takes it.
 type segment struct {
 	mem  []byte
@@ -71,12 +72,35 @@ func (c *Chain) Reader() *ChainReader { return &c.reader }
 // from any goroutine, and is then a moment old.
 func (c *Chain) Used() int { return int(c.reader.current.Load().used()) }
 
+// Trim gives memory back and reports whether the chain has some still: all goes
+// when nothing is in and nothing has been since the last Trim, and what is more
+// than four times the most that was in since then. Whoever calls it is writer and
+// reader at that moment, and has no reservation open. Called now and then, it
+// makes the chain as large as its traffic needs it.
+func (c *Chain) Trim() (more bool) {
+	w, r := &c.writer, &c.reader
+	if w.last.mem == nil {
+		return false
+	}
+	most := max(r.most, r.cur.most, uint64(c.Used()))
+	r.most, r.cur.most = 0, 0
+	switch capacity := powerOfTwo(max(firstCapacity, 2*most)); {
+	case most == 0 && w.cur.head == w.cur.published:
+		w.extend(0)
+	case 2*capacity <= w.cur.capacity:
+		w.extend(capacity)
+	}
+	r.Peek() // goes over where the old ring is empty
+	w.free()
+	return w.last.mem != nil
+}
+
 // ChainWriter is the end of a Chain that puts records in, for one goroutine at a
 // time.
 type ChainWriter struct {
 	chain *Chain
 	last  *segment
-	cur   Writer // over last, unless that is the root
+	cur   Writer // over last, unless that has no memory
 	// old are the rings in front of last that the reader had not emptied when
 	// the writer last looked, and oldUsed what was in them.
 	old     []Writer
@@ -109,7 +133,7 @@ func (w *ChainWriter) Reserve(n int) []byte {
 }
 
 // free looks how far the reader has come and returns how many bytes it is not
-// done with. There is a ring.
+// done with.
 func (w *ChainWriter) free() uint64 {
 	kept := w.old[:0]
 	w.oldUsed = 0
@@ -121,6 +145,9 @@ func (w *ChainWriter) free() uint64 {
 	}
 	clear(w.old[len(kept):])
 	w.old = kept
+	if w.last.mem == nil {
+		return w.oldUsed
+	}
 	return w.oldUsed + w.cur.free()
 }
 
@@ -136,11 +163,20 @@ func (w *ChainWriter) grow(need, limit uint64) bool {
 		}
 		capacity = max(capacity, 2*w.cur.capacity)
 	}
-	next := &segment{mem: make([]byte, Size(int(capacity)))}
-	format(next.mem, capacity)
-	w.link(next)
-	w.cur = Writer{end: endOf(next.mem), reserved: -1}
+	w.extend(capacity)
 	return true
+}
+
+// extend goes over to a new ring, or with a capacity of 0 to none.
+func (w *ChainWriter) extend(capacity uint64) {
+	next, cur := new(segment), Writer{reserved: -1}
+	if capacity > 0 {
+		next.mem = make([]byte, Size(int(capacity)))
+		format(next.mem, capacity)
+		cur.end = endOf(next.mem)
+	}
+	w.link(next)
+	w.cur = cur
 }
 
 // link puts a segment behind the last. All of the last is published before, so
@@ -179,7 +215,8 @@ func (w *ChainWriter) Publish() {
 // a time.
 type ChainReader struct {
 	current atomic.Pointer[segment] // others read it for Used
-	cur     Reader                  // over current, unless that is the root
+	cur     Reader                  // over current, unless that has no memory
+	most    uint64                  // of the rings before current, as Reader.most
 }
 
 // Peek returns the next record, nil when there is none now. See Reader.Peek.
@@ -203,7 +240,11 @@ func (r *ChainReader) Peek() []byte {
 			r.cur.Release()
 		}
 		s = next
-		r.cur = Reader{end: endOf(s.mem)}
+		r.most = max(r.most, r.cur.most)
+		r.cur = Reader{}
+		if s.mem != nil {
+			r.cur.end = endOf(s.mem)
+		}
 		r.current.Store(s)
 	}
 }

@@ -9,6 +9,7 @@ type Reader struct {
 	next     uint64 // where the peeked record ends; pos when none is peeked
 	released uint64 // what the writer was told
 	head     uint64 // the writer's index when it was last read and found good
+	most     uint64 // bytes that were not released at any such time
 }
 
 // NewReader takes the reader's end of a ring that Format prepared and that
@@ -79,6 +80,7 @@ func (r *Reader) refresh() bool {
 		return false
 	}
 	r.head = head
+	r.most = max(r.most, used)
 	return r.pos != head
 }
 

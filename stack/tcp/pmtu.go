@@ -21,7 +21,8 @@ const (
 )
 
 // minMTU is the least MTU that an ICMP error is believed to mean: smaller ones
-// serve attacks (RFC 1191 section 3 would go down to 68; Linux takes 552).
+// serve attacks (RFC 1191 section 3 would go down to 68; Linux takes 552, and
+// leaves DF clear from then on, which is the caller's to do).
 const minMTU = 552
 
 // PathError tells what an ICMP error quotes of this connection: the sequence
@@ -80,7 +81,7 @@ func (c *Conn) fragNeeded(now clock.Time, mtu int) bool {
 		next = nextPlateau(c.snd.mtu)
 	}
 	if next >= c.snd.mtu {
-		return false
+		return mtu < minMTU // segments stay as they are, and what is lost comes again
 	}
 	c.lowerMTU(now, next)
 	if f := c.flight; f != nil {

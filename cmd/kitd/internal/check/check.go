@@ -20,17 +20,25 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/kernel"
 	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/stack"
 )
 
 // Run looks at the machine and, where c names one, at a card, in the network
 // namespace of the calling thread. It changes nothing; it sends ARP requests. An
 // error means that the looking failed.
 func Run(ctx context.Context, c *config.Config) ([]loader.Finding, error) {
-	list, err := loader.Check(c.Interface)
+	asked, err := settings(c)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := loader.Probe(c.Interface)
 	if err != nil {
 		return nil, fmt.Errorf("the machine can't be looked at: %w", err)
 	}
-	list = append(list, running(ctx, c))
+	list := append(facts.Findings(asked), running(ctx, c))
+	if c.Metrics != "" {
+		list = append(list, metrics(c.Metrics))
+	}
 	if c.Interface == "" {
 		return list, nil
 	}
@@ -38,6 +46,7 @@ func Run(ctx context.Context, c *config.Config) ([]loader.Finding, error) {
 	if err != nil {
 		return list, nil // the loader's findings say so
 	}
+	list = append(list, waiting(c, facts))
 	addresses, err := kernel.Addresses(c.Interface)
 	if err != nil {
 		return nil, err
@@ -48,6 +57,17 @@ func Run(ctx context.Context, c *config.Config) ([]loader.Finding, error) {
 		list = append(list, shared(c, addresses)...)
 	}
 	return append(list, gateway(ctx, c, card, addresses)), nil
+}
+
+// settings are what the loader would be asked for.
+func settings(c *config.Config) (loader.Config, error) {
+	s := loader.Config{
+		Interface: c.Interface, Queues: c.Queues, FrameSize: c.FrameSize, Frames: c.Frames, RingSize: c.RingSize, MTU: c.MTU,
+	}
+	if err := s.Attach.UnmarshalText([]byte(c.Attach)); err != nil {
+		return s, err
+	}
+	return s, s.Copy.UnmarshalText([]byte(c.Copy))
 }
 
 func ok(topic, format string, args ...any) loader.Finding {
@@ -79,6 +99,38 @@ func running(ctx context.Context, c *config.Config) loader.Finding {
 		return fail(topic, fmt.Sprintf("kill %d, or ask it with kitd status", s.PID), "kitd, pid %d, holds %s already", s.PID, s.Interface)
 	}
 	return warn(topic, "give the new one another --control", "kitd, pid %d, holds %s and has %s", s.PID, s.Interface, c.Control)
+}
+
+// waiting looks whether engines that never sleep leave a processor to others.
+func waiting(c *config.Config, f *loader.Facts) loader.Finding {
+	const topic = "wait"
+	engines := len(c.Queues)
+	if c.Queues == nil {
+		engines = f.Card.RxQueues
+	}
+	switch {
+	case c.Wait == "busy" && engines >= f.CPUs:
+		return warn(topic, "--wait adaptive, or fewer --queues", "busy: engines that never sleep, one for each queue, take %d of %d processors",
+			engines, f.CPUs)
+	case c.Wait == "busy":
+		return ok(topic, "busy: %d of %d processors are the engines' alone", engines, f.CPUs)
+	case c.Wait == "interrupt":
+		return ok(topic, "interrupt: engines sleep between frames")
+	case c.Spin == 0:
+		return ok(topic, "adaptive: engines poll for %v after the last frame", stack.DefaultSpin)
+	}
+	return ok(topic, "adaptive: engines poll for %v after the last frame", c.Spin)
+}
+
+// metrics tries to listen where Prometheus is to be answered.
+func metrics(at string) loader.Finding {
+	const topic = "metrics"
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return fail(topic, "another --metrics", "%s can't be listened on: %v", at, err)
+	}
+	l.Close()
+	return ok(topic, "%s is free", at)
 }
 
 // shared looks at the kernel's addresses of the card, and at who has the ports.

@@ -8,8 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
 	"kitnet.dev/kit/cmd/kitd/internal/config"
@@ -93,7 +96,7 @@ func TestWhoHasOnNoEthernet(t *testing.T) {
 }
 
 func TestRunOnLoopback(t *testing.T) {
-	list, err := Run(t.Context(), &config.Config{Interface: "lo", Control: filepath.Join(t.TempDir(), "c.sock")})
+	list, err := Run(t.Context(), load(t, "", "--interface=lo"))
 	require.NoError(t, err)
 	topics := map[string]bool{}
 	for _, f := range list {
@@ -101,7 +104,76 @@ func TestRunOnLoopback(t *testing.T) {
 		require.NotEmpty(t, f.What)
 		require.Equal(t, f.Severity == loader.OK, f.Fix == "", "%s: whoever is told of trouble is told what to do", f.Topic)
 	}
-	for _, topic := range []string{"kernel", "other kitd", "address", "gateway"} {
+	for _, topic := range []string{"kernel", "other kitd", "address", "gateway", "wait"} {
 		require.True(t, topics[topic], topic)
+	}
+}
+
+// load is what kitd has read, from a file's text and flags.
+func load(t *testing.T, file string, flags ...string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kitd.toml")
+	require.NoError(t, os.WriteFile(path, []byte(file), 0o600))
+	var s config.Sources
+	set := pflag.NewFlagSet("check", pflag.ContinueOnError)
+	config.Register(set, &s)
+	require.NoError(t, set.Parse(append(flags, "--config="+path, "--control="+filepath.Join(t.TempDir(), "c.sock"))))
+	c, err := config.Load(s)
+	require.NoError(t, err)
+	return c
+}
+
+// A file's settings reach the loader, flags above them, as kitd run has them.
+func TestSettings(t *testing.T) {
+	s, err := settings(load(t, "frame-size = 4096\nframes = 8192\nring-size = 1024\nmtu = 1400\nqueues = [0, 2]\n"+
+		"attach = \"native\"\ncopy = \"zerocopy\"\n", "--interface=eth7", "--attach=generic"))
+	require.NoError(t, err)
+	require.Equal(t, loader.Config{
+		Interface: "eth7", Attach: loader.AttachGeneric, Copy: loader.CopyZero, Queues: []int{0, 2}, FrameSize: 4096, Frames: 8192,
+		RingSize: 1024, MTU: 1400,
+	}, s)
+}
+
+// What is judged is what the file asks for, not the defaults.
+func TestRunJudgesTheConfiguration(t *testing.T) {
+	find := func(file, topic string) loader.Finding {
+		list, err := Run(t.Context(), load(t, file, "--interface=lo"))
+		require.NoError(t, err)
+		i := slices.IndexFunc(list, func(f loader.Finding) bool { return f.Topic == topic })
+		require.GreaterOrEqual(t, i, 0, "nothing is said of %s in %+v", topic, list)
+		return list[i]
+	}
+	require.Equal(t, loader.OK, find("", "queues").Severity)
+	require.Equal(t, loader.Fail, find("queues = [77]", "queues").Severity)
+	require.Contains(t, find("mtu = 9000\nframe-size = 2048", "locked memory").What, "MiB")
+	require.Contains(t, find("wait = \"interrupt\"", "wait").What, "sleep between frames")
+	require.Equal(t, loader.OK, find("metrics = \"127.0.0.1:0\"", "metrics").Severity)
+}
+
+func TestMetricsPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	f := metrics(l.Addr().String())
+	require.Equal(t, loader.Fail, f.Severity)
+	require.Contains(t, f.What, "address already in use")
+}
+
+func TestWaiting(t *testing.T) {
+	facts := &loader.Facts{CPUs: 4, Card: &loader.CardFacts{RxQueues: 4}}
+	for _, c := range []struct {
+		config   config.Config
+		severity loader.Severity
+		what     string
+	}{
+		{config.Config{Wait: "busy"}, loader.Warn, "take 4 of 4 processors"},
+		{config.Config{Wait: "busy", Queues: []int{1, 2}}, loader.OK, "2 of 4 processors"},
+		{config.Config{Wait: "adaptive"}, loader.OK, "for 50µs"},
+		{config.Config{Wait: "adaptive", Spin: time.Millisecond}, loader.OK, "for 1ms"},
+		{config.Config{Wait: "interrupt"}, loader.OK, "sleep between frames"},
+	} {
+		f := waiting(&c.config, facts)
+		require.Equal(t, c.severity, f.Severity)
+		require.Contains(t, f.What, c.what)
 	}
 }

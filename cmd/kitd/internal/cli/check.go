@@ -23,9 +23,11 @@ func (e *Env) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [-i IFACE]", Short: "can this machine and card run kit, and how well", Args: noArgs,
 		Long: "Looks at the machine, and with -i at a card, and says of each thing that matters ok, warn or fail, with a fix.\n" +
+			"It takes the options of kitd run, by flags or by --config, and judges what kitd would run with.\n" +
 			"Nothing is changed. Exit status: 0 all is fine, 1 kit can't run, 3 it can, with warnings.",
+		Example: "  kitd check -i eth0\n  kitd check --config /etc/kit/eth0.toml -i eth0",
 	}
-	config.Register(cmd.Flags(), &sources, "interface", "address", "gateway", "serve", "control")
+	config.Register(cmd.Flags(), &sources)
 	completeFlags(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -51,6 +51,7 @@ func (k kitd) Status() control.Status {
 		Started: time.Unix(1700000000, 0).UTC(), UptimeSeconds: 3723.5,
 		Rates:        control.Rates{RxPackets: 100000, RxBytes: 6400000, TxPackets: 99999, TxBytes: 6399936, Drops: 1},
 		Capabilities: []string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"}, NoNewPrivs: true, Degraded: k.degraded,
+		Notes: []string{"policy routing is in use; see 'ip rule'"},
 	}
 }
 
@@ -90,7 +91,7 @@ func (kitd) Routes() control.Routes {
 	return control.Routes{Version: 1, Routes: []control.Route{
 		{Interface: "eth0", Dst: "10.0.0.0/24", Source: "10.0.0.5", Kind: "unicast"},
 		{Interface: "eth0", Dst: "0.0.0.0/0", Gateway: "10.0.0.1", Metric: 100, MTU: 1400, Kind: "unicast"},
-	}}
+	}, Notes: []string{"policy routing is in use; see 'ip rule'"}}
 }
 
 // Connect reaches a peer that answers what it gets, behind its address.
@@ -359,7 +360,8 @@ func TestUsage(t *testing.T) {
 		"run -i eth0 --gateway 10.0.0.1":    `gateway 10.0.0.1 needs an --address`,
 		"run -i eth0 --config /nonexistent": `configuration file /nonexistent can't be read: no such file or directory`,
 		"check --serve udp-echo":            `--serve "udp-echo" is not NAME=ADDR, such as udp-echo=:7`,
-		"check --mtu 5":                     `unknown flag: --mtu; 'kitd check --help' lists the flags`,
+		"check --mtu 5":                     `mtu 5 is not from 68 to 65535 bytes`,
+		"check --config /nonexistent":       `configuration file /nonexistent can't be read: no such file or directory`,
 		"capture -c many":                   `--count "many"`,
 	} {
 		r := try(t, nil, strings.Fields(args)...)
@@ -446,6 +448,28 @@ func TestCheck(t *testing.T) {
 	}
 	r := try(t, nil, "check")
 	require.Equal(t, result{stderr: "kitd: nothing to check\n", status: exitFailed}, r)
+}
+
+// What is judged is what kitd run would run with, from the same places.
+func TestCheckTakesAConfigurationFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kitd.toml")
+	require.NoError(t, os.WriteFile(file, []byte("interface = \"eth7\"\nframe-size = 4096\nframes = 8192\nring-size = 1024\nmtu = 1400\n"+
+		"queues = [1]\nattach = \"generic\"\ncopy = \"copy\"\nwait = \"busy\"\n"), 0o600))
+	var judged, ran *config.Config
+	change := func(e *Env) {
+		e.Check = func(_ context.Context, c *config.Config) ([]loader.Finding, error) {
+			judged = c
+			return []loader.Finding{{Topic: "kernel"}}, nil
+		}
+		e.Run = func(_ context.Context, o daemon.Options) error { ran = o.Config; return nil }
+	}
+	for _, command := range []string{"check", "run"} {
+		require.Equal(t, exitOK, try(t, change, command, "--config", file, "--frames", "4096").status)
+	}
+	require.Equal(t, ran, judged)
+	require.Equal(t, "eth7", judged.Interface)
+	require.Equal(t, 4096, judged.FrameSize)
+	require.Equal(t, 4096, judged.Frames, "a flag wins")
 }
 
 func TestDemo(t *testing.T) {

@@ -148,6 +148,9 @@ func statusTable(out io.Writer, raw []byte) error {
 		privileges += ", no_new_privs"
 	}
 	t.add("privileges", privileges)
+	for _, sentence := range s.Notes {
+		t.add("note", sentence)
+	}
 	for _, sentence := range s.Degraded {
 		t.add("degraded", sentence)
 	}
@@ -268,7 +271,15 @@ func routesTable(out io.Writer, raw []byte) error {
 		}
 		t.add(r.Dst, r.Interface, r.Gateway, r.Source, r.Metric, mtu, r.Kind)
 	}
-	return t.print(out)
+	if err := t.print(out); err != nil || len(d.Notes) == 0 {
+		return err
+	}
+	fmt.Fprintln(out)
+	notes := &table{}
+	for _, sentence := range d.Notes {
+		notes.add("note", sentence)
+	}
+	return notes.lines(out)
 }
 
 func queuesTable(out io.Writer, raw []byte) error {

@@ -86,17 +86,15 @@ func Choices(name string) []string {
 	return strings.Split(o.argument, "|")
 }
 
-// Register adds the options of these names, all if there are none, to a set of
-// flags. What is given there is stored in s.Flags, and is checked at once as far
-// as one value can be. Register adds --config too, which fills s.File.
-func Register(flags *pflag.FlagSet, s *Sources, names ...string) {
+// Register adds the options to a set of flags. What is given there is stored in
+// s.Flags, and is checked at once as far as one value can be. Register adds
+// --config too, which fills s.File.
+func Register(flags *pflag.FlagSet, s *Sources) {
 	flags.SortFlags = false // the table's order says what belongs together
 	s.Flags = map[string][]string{}
 	for i := range options {
 		o := &options[i]
-		if len(names) == 0 || slices.Contains(names, o.name) {
-			flags.VarP(&flag{option: o, given: s.Flags}, o.name, o.short, o.usage)
-		}
+		flags.VarP(&flag{option: o, given: s.Flags}, o.name, o.short, o.usage)
 	}
 	flags.StringVar(&s.File, "config", "", "TOML `FILE` with these names as keys; flags win; -FILE: it may be missing")
 }

@@ -62,6 +62,9 @@ type Status struct {
 	// Degraded says, a sentence each, what is not as it was asked for; empty is
 	// good.
 	Degraded []string `json:"degraded"`
+	// Notes say, a sentence each, what is as it should be and may still surprise,
+	// such as what kit does not follow of the kernel's routing.
+	Notes []string `json:"notes"`
 }
 
 // Rates are what went through in the last whole second.
@@ -175,6 +178,8 @@ type Neighbor struct {
 type Routes struct {
 	Version int     `json:"version"`
 	Routes  []Route `json:"routes"`
+	// Notes say, a sentence each, by what else the kernel routes.
+	Notes []string `json:"notes"`
 }
 
 // Route is one of them.

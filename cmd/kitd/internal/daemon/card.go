@@ -31,6 +31,10 @@ type Card interface {
 	LinkCounters() []loader.Counters
 	// FollowerStats are the counters of what follows the kernel, in shared mode.
 	FollowerStats() kernel.FollowerStats
+	// FollowerTroubles is what of the kernel's view can't be followed now, a sentence each.
+	FollowerTroubles() []error
+	// Unfollowed is by what else the kernel routes than the stack does, a sentence each.
+	Unfollowed() []string
 	// Close gives the card back to the kernel.
 	Close() error
 }

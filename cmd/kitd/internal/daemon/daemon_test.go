@@ -41,7 +41,7 @@ func TestStatusSaysHowItIs(t *testing.T) {
 		Addresses: []string{"10.0.0.5/24"}, Attach: control.Choice{Asked: "auto", InUse: "native"},
 		Copy: control.Choice{Asked: "auto", InUse: "copy"}, Wait: "interrupt", Queues: []int{3},
 		Services: []control.Service{{Name: "udp-echo", Asked: "udp-echo=:7", Addresses: []string{"10.0.0.5:7"}}},
-		Rates:    s.Rates, Capabilities: []string{}, NoNewPrivs: true, Degraded: []string{},
+		Rates:    s.Rates, Capabilities: []string{}, NoNewPrivs: true, Degraded: []string{}, Notes: []string{},
 	}, s)
 	require.Equal(t, "READY=1", <-r.notes)
 	r.orderly()
@@ -101,6 +101,22 @@ func TestNounsOfARunningDaemon(t *testing.T) {
 	require.Contains(t, stats, "engine/lo/delivered")
 	require.Equal(t, "The UDP checksum is wrong.", stats["drop//udp-checksum"].Help)
 	require.Contains(t, stats, "drop-tx//no-route")
+	r.orderly()
+}
+
+// What of the kernel's view can't be followed is told for as long as that is so.
+func TestDegradedByTheFollower(t *testing.T) {
+	r := start(t, map[string][]string{}, nil)
+	require.Empty(t, r.status().Degraded)
+	r.card.troubles.Store(&[]error{errors.New("the 65th address does not fit: remove one"), errors.New("the kernel is silent: restart")})
+	require.Equal(t, []string{"the 65th address does not fit: remove one", "the kernel is silent: restart"}, r.status().Degraded)
+	r.card.troubles.Store(new([]error))
+	require.Empty(t, r.status().Degraded)
+	require.Empty(t, get[control.Routes](r, "routes").Notes)
+	r.card.unfollowed.Store(&[]string{"there are rules"})
+	require.Equal(t, []string{"there are rules"}, r.status().Notes)
+	require.Equal(t, []string{"there are rules"}, get[control.Routes](r, "routes").Notes)
+	require.Empty(t, r.status().Degraded, "a note is no trouble")
 	r.orderly()
 }
 

@@ -92,6 +92,9 @@ func (d *Daemon) degraded(info *loader.Info) []string {
 	if card := d.card.Interface(); card.Mode() == stack.Shared && len(card.Addresses()) == 0 {
 		list = append(list, fmt.Sprintf("%s has no IPv4 address left to share: give it one", card.Name()))
 	}
+	for _, err := range d.card.FollowerTroubles() {
+		list = append(list, err.Error())
+	}
 	if !d.Alive() {
 		list = append(list, "an engine has not answered for seconds: restart kitd")
 	}

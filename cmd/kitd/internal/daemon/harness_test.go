@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ type memoryCard struct {
 	stack *stack.Stack
 	iface *stack.Interface
 	info  loader.Info
+
+	troubles   atomic.Pointer[[]error] // of a follower
+	unfollowed atomic.Pointer[[]string]
 }
 
 func (c *memoryCard) Stack() *stack.Stack          { return c.stack }
@@ -50,6 +54,8 @@ func (c *memoryCard) SocketStats() ([]loader.QueueStats, error) {
 }
 func (c *memoryCard) LinkCounters() []loader.Counters     { return make([]loader.Counters, 1) }
 func (c *memoryCard) FollowerStats() kernel.FollowerStats { return kernel.FollowerStats{} }
+func (c *memoryCard) FollowerTroubles() []error           { return *c.troubles.Load() }
+func (c *memoryCard) Unfollowed() []string                { return *c.unfollowed.Load() }
 func (c *memoryCard) Close() error                        { return c.stack.Close() }
 
 // newStack puts a stack on an end of a wire.
@@ -62,10 +68,13 @@ func newStack(t *testing.T, end *linktest.End, name, address string, gone func(e
 	})
 	require.NoError(t, err)
 	s.Start()
-	return &memoryCard{stack: s, iface: i, info: loader.Info{
+	card := &memoryCard{stack: s, iface: i, info: loader.Info{
 		Interface: name, Present: true, Up: true, Running: true, Driver: "memory", Attach: loader.AttachNative,
 		Queues: []loader.QueueInfo{{Queue: 3, Copy: loader.CopyAlways, CanSend: true}},
 	}}
+	card.troubles.Store(new([]error))
+	card.unfollowed.Store(new([]string))
+	return card
 }
 
 // logBuffer is a log that can be read while it is written.

@@ -32,7 +32,7 @@ func (d *Daemon) Status() control.Status {
 		Wait:   card.WaitMode().String(), Queues: []int{}, Services: services,
 		Started: d.started, UptimeSeconds: time.Since(d.started).Seconds(), Rates: *d.rates.Load(),
 		Capabilities: d.caps.Permitted.Names(), NoNewPrivs: d.caps.NoNewPrivs,
-		Degraded: d.degraded(&info),
+		Degraded: d.degraded(&info), Notes: d.notes(),
 	}
 	for _, p := range card.Addresses() {
 		s.Addresses = append(s.Addresses, p.String())
@@ -42,6 +42,9 @@ func (d *Daemon) Status() control.Status {
 	}
 	return s
 }
+
+// notes are what is right and may still surprise.
+func (d *Daemon) notes() []string { return append([]string{}, d.card.Unfollowed()...) }
 
 // copyInUse is how frames move: zerocopy, copy, or mixed where queues differ.
 func copyInUse(queues []loader.QueueInfo) string {
@@ -165,7 +168,7 @@ func (d *Daemon) Neighbors() control.Neighbors {
 
 // Routes implements control.Source.
 func (d *Daemon) Routes() control.Routes {
-	list := control.Routes{Version: control.Version, Routes: []control.Route{}}
+	list := control.Routes{Version: control.Version, Routes: []control.Route{}, Notes: d.notes()}
 	for _, i := range d.card.Stack().Interfaces() {
 		for _, r := range i.Routes() {
 			list.Routes = append(list.Routes, control.Route{
