@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/netlab"
 )
 
@@ -63,7 +64,7 @@ func TestEverySubjectReceivesAndAnswers(t *testing.T) {
 	for _, w := range report.Workloads {
 		require.Len(t, w.Results, len(Subjects()))
 		for _, reference := range references {
-			require.Equal(t, 1.0, w.Result(reference).Ratios[reference])
+			require.Equal(t, 1.0, w.best(reference.of).Ratios[reference.name])
 		}
 	}
 	for _, r := range report.Workload(roundtrip).Results {
@@ -144,7 +145,7 @@ func TestSubjectThatCannotServeSaysWhy(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	for _, name := range []string{kitHandler, goNet} {
-		cmd, err := childCommand([]string{"/proc/self/exe", ChildArgument}, task{
+		cmd, err := child.Command([]string{"/proc/self/exe", ChildArgument}, task{
 			Subject: name, Role: Echo, Interface: lab.Right.Interface(), Address: address,
 		})
 		require.NoError(t, err)

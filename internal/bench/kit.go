@@ -36,15 +36,15 @@ func serveKitHandler(t task, c *counters, ready func()) error {
 	var received, sent uint64
 	count := func(*kit.Packet) {
 		received++
-		c.received.Store(received)
+		c.Received.Store(received)
 	}
 	if t.Role == Echo {
 		count = func(p *kit.Packet) {
 			received++
-			c.received.Store(received)
+			c.Received.Store(received)
 			p.Echo()
 			sent++
-			c.sent.Store(sent)
+			c.Sent.Store(sent)
 		}
 	}
 	if err := k.Handle(s, count); err != nil {
@@ -72,7 +72,7 @@ func serveKitBatch(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(uint64(n))
+		c.Received.Add(uint64(n))
 		if t.Role != Echo {
 			continue
 		}
@@ -84,7 +84,7 @@ func serveKitBatch(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.sent.Add(uint64(sent))
+		c.Sent.Add(uint64(sent))
 		for i := range messages[:n] {
 			messages[i].Buf = buffers[i]
 		}
@@ -104,13 +104,13 @@ func serveKitCalls(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(1)
+		c.Received.Add(1)
 		if t.Role != Echo {
 			continue
 		}
 		if _, err := k.SendTo(s, b[:n], 0, from); err != nil {
 			return err
 		}
-		c.sent.Add(1)
+		c.Sent.Add(1)
 	}
 }
