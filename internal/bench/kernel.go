@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/net/ipv4"
@@ -70,7 +72,13 @@ func streamArgs(t task) []string {
 
 // serveGoStream serves TCP through package net.
 func serveGoStream(t task, c *counters, ready func()) error {
-	ln, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(t.Address))
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		controlErr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		})
+		return errors.Join(err, controlErr)
+	}}
+	ln, err := config.Listen(context.Background(), "tcp4", t.Address.String())
 	if err != nil {
 		return err
 	}

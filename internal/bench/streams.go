@@ -63,6 +63,9 @@ func streamWorkloads() []workload {
 	}
 }
 
+// congestion is the congestion control of all subjects and of the client (RFC 9438), whatever the machine's own choice is.
+const congestion = "cubic"
+
 // forgetConnections lets the client's end of the cable have as many connections as can be made: all ports, and none of them
 // kept in TIME-WAIT, which the client is in for a minute as it closes first. It sends its last ACK all the same.
 func (r *runner) forgetConnections() error {

@@ -99,6 +99,8 @@ int main(int argc, char **argv)
 	settle(argv[4]);
 	signal(SIGPIPE, SIG_IGN);
 	listener = bound(SOCK_STREAM, argv[2], argv[3]);
+	if (setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, "cubic", sizeof "cubic" - 1))
+		fail("TCP_CONGESTION");
 	if (listen(listener, BACKLOG))
 		fail("listen");
 	ready();
