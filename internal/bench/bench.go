@@ -225,7 +225,7 @@ func (r *runner) choose() error {
 		if s.serve == nil && r.programs[s.program] == "" {
 			s.Missing = r.noC
 			if s.program == gvisorProgram {
-				s.Missing = noGVisor
+				s.Missing = strings.Join(strings.Fields(noGVisor), " ") // what a compiler says has lines
 			}
 			if r.opts.Subjects != nil && !r.opts.Smoke {
 				return fmt.Errorf("bench: %s can't be measured: %s", s.Name, s.Missing)
@@ -291,7 +291,7 @@ func (r *runner) notes() []string {
 	if r.noC != "" {
 		c = "recvmmsg is a Go program with bare system calls, since " + r.noC + "."
 	}
-	return []string{
+	notes := []string{
 		"A veth pair inside one machine, AF_XDP in copy mode: a card with zero-copy gives other ratios.",
 		cores,
 		"All offloads are off, as frames come from a wire. With them on, the kernel is faster than AF_XDP at receiving from " +
@@ -304,6 +304,10 @@ func (r *runner) notes() []string {
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
 	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.stream }) {
+		notes = append(notes, streamNotes(r.opts.Request)...)
+	}
+	return notes
 }
 
 // machine describes where this runs.

@@ -42,16 +42,17 @@ func (c *asker) askStream() (time.Duration, error) {
 	for got := 0; got < len(c.in); {
 		n, e := rawIO(unix.SYS_READ, c.fd, c.in[got:])
 		switch {
-		case e == unix.EINTR:
-			continue
-		case e == unix.EAGAIN:
-			return 0, fmt.Errorf("bench: no answer came for %v", askPatience)
+		case e == unix.EINTR || e == unix.EAGAIN:
+			if time.Since(start) > askPatience {
+				return 0, fmt.Errorf("bench: no answer came for %v", askPatience)
+			}
 		case e != 0:
 			return 0, fmt.Errorf("bench: the client's receive: %w", e)
 		case n == 0:
 			return 0, errors.New("bench: the subject closed the connection")
+		default:
+			got += n
 		}
-		got += n
 	}
 	took := time.Since(start)
 	if string(c.in) != string(c.out) {
@@ -116,15 +117,9 @@ const (
 
 // connectMain keeps as many connections under way as the task has workers.
 func connectMain(t task) error {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	c, err := startConnector(t)
 	if err != nil {
-		return fmt.Errorf("bench: make the client's epoll: %w", err)
-	}
-	c := connector{to: sockaddr(t), epoll: epoll, workers: make([]worker, t.Workers), times: make([]int64, 0, askMost)}
-	for i := range c.workers {
-		if err := c.connect(i); err != nil {
-			return err
-		}
+		return err
 	}
 	if err := c.run(time.Now().Add(warmUp)); err != nil {
 		return err
@@ -134,13 +129,42 @@ func connectMain(t task) error {
 	if err := c.run(begin.Add(t.Duration)); err != nil {
 		return err
 	}
-	end := time.Now()
-	for _, w := range c.workers {
-		if end.Sub(w.start) > askPatience {
-			c.failed++ // hangs
+	took := time.Since(begin)
+	return errors.Join(tell(c.times, c.failed+c.hanging(), took), c.close())
+}
+
+// startConnector begins the first connection of each worker.
+func startConnector(t task) (*connector, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("bench: make the client's epoll: %w", err)
+	}
+	c := &connector{to: sockaddr(t), epoll: epoll, times: make([]int64, 0, askMost)}
+	for i := range t.Workers {
+		c.workers = append(c.workers, worker{})
+		if err := c.connect(i); err != nil {
+			return nil, errors.Join(err, c.close())
 		}
 	}
-	return tell(c.times, c.failed, end.Sub(begin))
+	return c, nil
+}
+
+// hanging is how many connections have taken longer than one may.
+func (c *connector) hanging() (n int) {
+	for _, w := range c.workers {
+		if time.Since(w.start) > askPatience {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *connector) close() error {
+	err := unix.Close(c.epoll)
+	for _, w := range c.workers {
+		err = errors.Join(err, unix.Close(w.fd))
+	}
+	return err
 }
 
 // run takes what happens to connections until a moment.

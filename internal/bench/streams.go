@@ -75,6 +75,23 @@ func (r *runner) forgetConnections() error {
 	)
 }
 
+// streamNotes say what could mislead a reader of the tables about TCP.
+func streamNotes(request int) []string {
+	return []string{
+		"TCP: checksum offload, TSO, GSO and GRO are off at both ends, for all subjects. The kernel's TCP makes bundles of " +
+			"segments all the same, which the kernel cuts above the card, and so does gVisor on AF_PACKET; the others send " +
+			"segment by segment. A kernel with GRO on, which needs no card, receives faster than here.",
+		"TCP: the client is the same for all, the kernel's sockets by bare system calls. A frame is received on the core that " +
+			"sent it: so in tcp-send the subject's core does the client kernel's receiving too, and in tcp-receive, where the " +
+			"subject is the kernel, the client's core does the subject's. Where the client is busy all the time, it is the limit.",
+		"TCP: congestion control is CUBIC for all, and SACK is on. gVisor's settings are those of its runsc, with two " +
+			"processors for goroutines on its one core, which is faster than one.",
+		fmt.Sprintf("TCP: a request and its answer have %d bytes. A connection is made, carries a byte each way, and is closed "+
+			"by FINs both ways, the client's first; the client has all ports from 1024 on and keeps none in TIME-WAIT "+
+			"(net.ipv4.tcp_max_tw_buckets is 0), so that it does not run out of them.", request),
+	}
+}
+
 type measureFunc = func(context.Context, *runner, Subject) (Sample, error)
 
 // bulkMeasure measures how many bytes the receiving end gets, be it the subject or the client.
