@@ -83,7 +83,7 @@ func TestEverySubjectSpeaksTCP(t *testing.T) {
 	o.GVisor, o.Request = standInProgram(t), 64
 	report := run(t, o)
 	for _, w := range report.Workloads {
-		require.Len(t, w.Results, 4, w.Name)
+		require.Len(t, w.Results, 5, w.Name)
 		require.Equal(t, 1.0, w.best(references[3].of).Ratios[bestKernel])
 		require.Equal(t, 1.0, w.best(references[4].of).Ratios[bestGVisor])
 	}
@@ -110,7 +110,7 @@ func TestMissingGVisorIsSaid(t *testing.T) {
 	o := quickOptions(tcpRoundtrip)
 	o.NoGVisor = "its build fails: no network\nat all"
 	report := run(t, o)
-	require.Len(t, report.Workload(tcpRoundtrip).Results, 2)
+	require.Len(t, report.Workload(tcpRoundtrip).Results, 3)
 	var table strings.Builder
 	require.NoError(t, report.WriteTable(&table))
 	require.Contains(t, table.String(), "gVisor AF_XDP     gVisor's netstack on its AF_XDP link endpoint; missing: its build fails: no network at all\n")

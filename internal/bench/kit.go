@@ -4,14 +4,33 @@ import (
 	"fmt"
 
 	"kitnet.dev/kit"
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/loader"
 )
 
-// kit in the three ways to receive that design.md names, all as a user gets them by default.
+// kit with datagrams in its three ways to receive them, and with TCP as a net.Listener, all as a user gets them by default.
+
+// openCard opens the task's card.
+func openCard(t task) (*kit.Kit, error) {
+	return kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+}
+
+// serveKitStream serves TCP through kit's net.Listener.
+func serveKitStream(t task, c *counters, ready func()) error {
+	k, err := openCard(t)
+	if err != nil {
+		return err
+	}
+	ln, err := k.Net().Listen("tcp4", t.Address.String())
+	if err != nil {
+		return err
+	}
+	return child.ServeStream(ln, t, c, ready)
+}
 
 // openKit opens the task's card and a socket bound to its address.
 func openKit(t task) (*kit.Kit, kit.Token, error) {
-	k, err := kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+	k, err := openCard(t)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -90,9 +90,10 @@ func Subjects() []Subject {
 		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch, kernel: true},
 		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true},
 
+		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, stream: true},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",
 			program: streamProgram, kernel: true, stream: true},
-		{Name: goNetTCP, About: "Go's net.Listener, a goroutine a connection", serve: serveGoStream, kernel: true, stream: true},
+		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, stream: true},
 		{Name: gvisorXDP, About: "gVisor's netstack on its AF_XDP link endpoint", program: gvisorProgram, stream: true, owned: true},
 		{Name: gvisorPacket, About: "gVisor's netstack on its fdbased link endpoint, an AF_PACKET socket",
 			program: gvisorProgram, stream: true, owned: true},
