@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/netlab"
 )
 
@@ -30,6 +31,10 @@ type Options struct {
 	Window time.Duration
 	// Payload is the length of a datagram in bytes, 64 in the published tables.
 	Payload int
+	// Request is the length in bytes of a question, and of its answer, in the round trip with TCP.
+	Request int
+	// GVisor is the path of gvisor-rival, the program of the subjects that are gVisor. Where it is "", NoGVisor says why.
+	GVisor, NoGVisor string
 	// GeneratorCPU and SubjectCPU are the cores to bind to.
 	GeneratorCPU, SubjectCPU int
 	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes less
@@ -37,15 +42,16 @@ type Options struct {
 	Smoke bool
 }
 
-// DefaultOptions returns the options of a full run, or of a smoke run: one short measurement of each of five subjects.
+// DefaultOptions returns the options of a full run, or of a smoke run: one short measurement of each of some subjects.
 // self is the command line with which this program calls ChildMain.
 func DefaultOptions(smoke bool, self ...string) Options {
 	o := Options{
-		Self: self, Repetitions: 3, Window: time.Second, Payload: 64, SubjectCPU: min(1, runtime.NumCPU()-1),
+		Self: self, Repetitions: 3, Window: time.Second, Payload: 64, Request: 1, SubjectCPU: min(1, runtime.NumCPU()-1),
+		NoGVisor: "no gvisor-rival was named",
 	}
 	if smoke {
 		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
-		o.Subjects = []string{kitHandler, "kit RecvFrom", rawXDP, recvmmsg, goNet}
+		o.Subjects = []string{kitHandler, "kit RecvFrom", rawXDP, recvmmsg, goNet, kitTCP, kernelTCP, goNetTCP}
 	}
 	return o
 }
@@ -63,6 +69,9 @@ func (o *Options) check() error {
 	}
 	if o.Payload < 19 || o.Payload > 81 {
 		return fmt.Errorf("bench: a payload of %d bytes: want 19 to 81, which all generators can send", o.Payload)
+	}
+	if o.Request < 1 || o.Request > 1<<10 {
+		return fmt.Errorf("bench: a request of %d bytes: want 1 to %d", o.Request, 1<<10)
 	}
 	names := func(kind string, asked, have []string) error {
 		for _, name := range asked {
@@ -88,10 +97,12 @@ type runner struct {
 	opts     Options
 	out      io.Writer
 	lab      *netlab.Lab
-	dir      string // for files, removed at the end
-	recvmmsg string // the C subject, "" where there is no C compiler
-	noC      string // why not
-	address  netip.AddrPort
+	dir      string             // for files, removed at the end
+	programs map[program]string // their paths
+	noC      string             // why those in C are not among them, "" where they are
+	subjects []Subject          // those that were asked for
+	address  netip.AddrPort     // of the kernel and of who shares its address
+	owned    netip.AddrPort     // of who has an address that the kernel does not have
 }
 
 // servicePort is where subjects serve.
@@ -115,18 +126,28 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 		return report, fmt.Errorf("bench: make a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	r.recvmmsg, r.noC = compileRecvmmsg(r.dir)
+	r.programs, r.noC = compile(r.dir)
+	if err := r.choose(); err != nil {
+		return report, err
+	}
 	if r.lab, err = netlab.New(netlab.Options{Neighbors: true}); err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
+	r.owned = netip.AddrPortFrom(r.lab.Right.Addr().Next(), servicePort)
+	if err := r.forgetConnections(); err != nil {
+		return report, err
+	}
 
-	report = Report{Version: Version, Machine: machine(), Subjects: r.subjects(), Notes: r.notes()}
+	report = Report{Version: Version, Machine: machine(), Subjects: r.subjects, Notes: r.notes()}
 	for _, w := range r.workloads() {
 		measured, err := r.measure(ctx, w)
 		if err != nil {
 			return report, err
+		}
+		if len(measured.Results) == 0 {
+			continue // none of its subjects was asked for
 		}
 		report.Workloads = append(report.Workloads, measured)
 	}
@@ -150,7 +171,9 @@ func (r *Report) Err() error {
 // measure runs one workload: every subject once in each repetition, each time beginning with another.
 func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	done := Workload{Name: w.name, Title: w.title, Columns: w.columns}
-	subjects := r.subjects()
+	subjects := slices.DeleteFunc(slices.Clone(r.subjects), func(s Subject) bool {
+		return s.stream != w.stream || s.Missing != ""
+	})
 	for _, s := range subjects {
 		done.Results = append(done.Results, Result{Subject: s.Name})
 	}
@@ -176,17 +199,41 @@ func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 				first.Unit.format(sample[first.Key]))
 		}
 	}
-	done.summarize(references)
+	done.summarize()
 	return done, nil
 }
 
-func (r *runner) subjects() (chosen []Subject) {
-	for _, s := range Subjects() {
-		if r.opts.Subjects == nil || slices.Contains(r.opts.Subjects, s.Name) {
-			chosen = append(chosen, s)
+// choose fills in the subjects that were asked for, and which of them are missing. One that was asked for by name must not
+// be.
+func (r *runner) choose() error {
+	if r.programs == nil {
+		r.programs = map[program]string{}
+	}
+	noGVisor := r.opts.NoGVisor
+	if r.opts.GVisor != "" {
+		path, err := exec.LookPath(r.opts.GVisor)
+		if err != nil {
+			noGVisor = err.Error()
+		} else {
+			r.programs[gvisorProgram] = path
 		}
 	}
-	return chosen
+	for _, s := range Subjects() {
+		if r.opts.Subjects != nil && !slices.Contains(r.opts.Subjects, s.Name) {
+			continue
+		}
+		if s.serve == nil && r.programs[s.program] == "" {
+			s.Missing = r.noC
+			if s.program == gvisorProgram {
+				s.Missing = strings.Join(strings.Fields(noGVisor), " ") // what a compiler says has lines
+			}
+			if r.opts.Subjects != nil && !r.opts.Smoke {
+				return fmt.Errorf("bench: %s can't be measured: %s", s.Name, s.Missing)
+			}
+		}
+		r.subjects = append(r.subjects, s)
+	}
+	return nil
 }
 
 func (r *runner) workloads() (chosen []workload) {
@@ -201,18 +248,35 @@ func (r *runner) workloads() (chosen []workload) {
 // start starts a subject at the right end of the cable.
 func (r *runner) start(ctx context.Context, s Subject, role Role) (*process, error) {
 	t := task{
-		Subject: s.Name, Role: role, Interface: r.lab.Right.Interface(), Address: r.address, CPU: r.opts.SubjectCPU,
+		Subject: s.Name, Role: role, Interface: r.lab.Right.Interface(), Address: r.addressOf(s),
+		Bits: r.lab.Right.Ends[0].Addresses[0].Bits(), CPU: r.opts.SubjectCPU,
 	}
-	var cmd *exec.Cmd
-	if (s.Name == recvmmsg || s.Name == recvmmsgSpin) && r.recvmmsg != "" {
-		cmd = recvmmsgCommand(r.recvmmsg, t)
-	} else {
-		var err error
-		if cmd, err = childCommand(r.opts.Self, t); err != nil {
-			return nil, err
-		}
+	cmd, err := r.command(s, t)
+	if err != nil {
+		return nil, err
 	}
 	return startProcess(ctx, r.lab.Right, cmd)
+}
+
+func (r *runner) addressOf(s Subject) netip.AddrPort {
+	if s.owned {
+		return r.owned
+	}
+	return r.address
+}
+
+// command is the subject's command line: its own program's or, without one, this program's.
+func (r *runner) command(s Subject, t task) (*exec.Cmd, error) {
+	path := r.programs[s.program]
+	switch {
+	case path == "":
+		return child.Command(r.opts.Self, t)
+	case s.program == recvmmsgProgram:
+		return exec.Command(path, recvmmsgArgs(t)...), nil
+	case s.program == streamProgram:
+		return exec.Command(path, streamArgs(t)...), nil
+	}
+	return child.Command([]string{path}, t)
 }
 
 // notes say what could mislead a reader of the report.
@@ -224,22 +288,26 @@ func (r *runner) notes() []string {
 			r.opts.SubjectCPU)
 	}
 	c := "recvmmsg is a C program (cc -O2)."
-	if r.recvmmsg == "" {
+	if r.noC != "" {
 		c = "recvmmsg is a Go program with bare system calls, since " + r.noC + "."
 	}
-	return []string{
+	notes := []string{
 		"A veth pair inside one machine, AF_XDP in copy mode: a card with zero-copy gives other ratios.",
 		cores,
 		"All offloads are off, as frames come from a wire. With them on, the kernel is faster than AF_XDP at receiving from " +
 			"a UDP GSO sender, and at sending with UDP GSO.",
 		c,
 		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions. All that is measured runs at nice %d, "+
-			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, ahead),
+			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, child.Ahead),
 		"Where as much was received as offered, the generator was the limit and not the subject; and a subject that does not " +
 			"sleep while it waits uses its whole core, whatever it receives.",
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
 	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.stream }) {
+		notes = append(notes, streamNotes(r.opts.Request)...)
+	}
+	return notes
 }
 
 // machine describes where this runs.

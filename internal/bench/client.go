@@ -13,46 +13,73 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"kitnet.dev/kit/internal/bench/child"
 )
 
-// asked is the result of a client: round trips in ns.
+// The clients speak through the kernel's sockets by bare system calls on one thread, and so add as little of their own as a
+// Go program can. They are the same for all subjects. One that measures times says its result in one line of JSON and ends;
+// one that moves bytes is a child as a subject is.
+
+// asked is the result of a client: times in ns, of round trips or of whole connections.
 type asked struct {
 	Count int   `json:"count"`
-	Lost  int   `json:"lost"`
+	Lost  int   `json:"lost"` // answers that did not come, or connections that failed
 	P50   int64 `json:"p50"`
 	P99   int64 `json:"p99"`
 	P999  int64 `json:"p999"`
 	Max   int64 `json:"max"`
+	Took  int64 `json:"took"` // from the first to the last
 }
 
 const (
 	// askWarm are the round trips that a client makes before it counts.
 	askWarm = 200
-	// askMost bounds the round trips that a client keeps.
+	// askMost bounds the times that a client keeps.
 	askMost = 1 << 21
 	// askPatience is how long a client waits for an answer before it counts it as lost.
 	askPatience = time.Second
 )
 
-// askMain is the client: it has one datagram outstanding through the kernel's socket, by bare system calls on one thread,
-// and so adds as little of its own as a Go program can.
-func askMain(t task) error {
+// clientMain is a client's main function; which client, the subject's role tells.
+func clientMain(t task) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
-	fd, err := askSocket(t)
+	switch t.Role {
+	case Echo, child.StreamEcho:
+		return askMain(t)
+	case child.StreamConnect:
+		return connectMain(t)
+	}
+	return child.Run(t, moveBytes)
+}
+
+// askMain has one question outstanding at a time.
+func askMain(t task) error {
+	c := asker{spin: t.Spin, stream: t.Role == child.StreamEcho}
+	length := t.Payload
+	if !c.stream {
+		length = max(length, 8) // for a number
+	}
+	c.out, c.in = make([]byte, length), make([]byte, length)
+	var err error
+	if c.stream {
+		c.fd, err = streamSocket(t)
+	} else {
+		c.fd, err = datagramSocket(t)
+	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	c := asker{fd: fd, spin: t.Spin, out: make([]byte, max(t.Payload, 8)), in: make([]byte, max(t.Payload, 8))}
+	defer unix.Close(c.fd)
 	times := make([]int64, 0, askMost)
 	for range askWarm {
 		if _, _, err := c.ask(); err != nil {
 			return err
 		}
 	}
-	var result asked
-	for end := time.Now().Add(t.Duration); time.Now().Before(end) && len(times) < askMost; {
+	lost, begin := 0, time.Now()
+	for end := begin.Add(t.Duration); time.Now().Before(end) && len(times) < askMost; {
 		took, ok, err := c.ask()
 		switch {
 		case err != nil:
@@ -60,17 +87,22 @@ func askMain(t task) error {
 		case ok:
 			times = append(times, int64(took))
 		default:
-			result.Lost++
+			lost++
 		}
 	}
-	slices.Sort(times)
-	result.Count = len(times)
-	result.P50, result.P99, result.P999 = quantile(times, 0.5), quantile(times, 0.99), quantile(times, 0.999)
-	result.Max = quantile(times, 1)
-	return json.NewEncoder(os.Stdout).Encode(result)
+	return tell(times, lost, time.Since(begin))
 }
 
-func askSocket(t task) (int, error) {
+// tell writes a client's result.
+func tell(times []int64, lost int, took time.Duration) error {
+	slices.Sort(times)
+	return json.NewEncoder(os.Stdout).Encode(asked{
+		Count: len(times), Lost: lost, Took: int64(took),
+		P50: quantile(times, 0.5), P99: quantile(times, 0.99), P999: quantile(times, 0.999), Max: quantile(times, 1),
+	})
+}
+
+func datagramSocket(t task) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("bench: make the client's socket: %w", err)
@@ -79,7 +111,7 @@ func askSocket(t task) (int, error) {
 	err = errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
 		unix.SetNonblock(fd, t.Spin),
-		unix.Connect(fd, &unix.SockaddrInet4{Port: int(t.Address.Port()), Addr: t.Address.Addr().As4()}),
+		unix.Connect(fd, sockaddr(t)),
 	)
 	if err != nil {
 		unix.Close(fd)
@@ -88,17 +120,25 @@ func askSocket(t task) (int, error) {
 	return fd, nil
 }
 
-// asker sends numbered datagrams and waits for each to come back.
+func sockaddr(t task) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Port: int(t.Address.Port()), Addr: t.Address.Addr().As4()}
+}
+
+// asker sends numbered questions and waits for each to come back.
 type asker struct {
-	fd      int
-	spin    bool
-	number  uint64
-	out, in []byte
+	fd           int
+	spin, stream bool
+	number       uint64
+	out, in      []byte
 }
 
 // ask makes one round trip; ok is false where no answer came in time.
 func (c *asker) ask() (took time.Duration, ok bool, err error) {
 	c.number++
+	if c.stream {
+		took, err = c.askStream()
+		return took, err == nil, err
+	}
 	binary.BigEndian.PutUint64(c.out, c.number)
 	start := time.Now()
 	if _, e := rawIO(unix.SYS_WRITE, c.fd, c.out); e != 0 {

@@ -1,7 +1,8 @@
 package bench
 
 import (
-	_ "embed"
+	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"net"
@@ -10,14 +11,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"kitnet.dev/kit/internal/bench/child"
 )
 
-// The kernel's sockets, in three ways: recvmmsg and sendmmsg from C, the same by way of golang.org/x/net, and Go's net
-// package one datagram at a time.
+// The kernel's sockets: for datagrams recvmmsg and sendmmsg from C, the same by way of golang.org/x/net, and Go's net package
+// one datagram at a time; for TCP C and Go's net package.
 
 const (
 	// kernelBatch is the most datagrams a call.
@@ -28,35 +32,57 @@ const (
 	kernelRoom = 8 << 20
 )
 
-//go:embed rival/recvmmsg.c
-var recvmmsgSource []byte
+//go:embed rival
+var rivalSources embed.FS
 
-// compileRecvmmsg builds the C subject into dir and returns its path, or "" and the reason where there is no working C
-// compiler.
-func compileRecvmmsg(dir string) (path, why string) {
+// compile builds the programs in C into dir and returns their paths, or the reason where there is no working C compiler.
+func compile(dir string) (paths map[program]string, why string) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		return "", "no C compiler is installed"
+		return nil, "no C compiler is installed"
 	}
-	source := filepath.Join(dir, "recvmmsg.c")
-	if err := os.WriteFile(source, recvmmsgSource, 0o600); err != nil {
-		return "", err.Error()
+	if err := os.CopyFS(dir, rivalSources); err != nil {
+		return nil, err.Error()
 	}
-	path = filepath.Join(dir, "recvmmsg")
-	if out, err := exec.Command(cc, "-O2", "-pthread", "-o", path, source).CombinedOutput(); err != nil {
-		return "", fmt.Sprintf("%s fails: %v: %s", cc, err, out)
+	paths = map[program]string{}
+	for _, p := range []program{recvmmsgProgram, streamProgram} {
+		source := filepath.Join(dir, "rival", string(p)+".c")
+		path := filepath.Join(dir, string(p))
+		if out, err := exec.Command(cc, "-O2", "-pthread", "-o", path, source).CombinedOutput(); err != nil {
+			return nil, fmt.Sprintf("%s fails: %v: %s", cc, err, out)
+		}
+		paths[p] = path
 	}
-	return path, ""
+	return paths, ""
 }
 
-// recvmmsgCommand is the C subject's command line.
-func recvmmsgCommand(path string, t task) *exec.Cmd {
+// recvmmsgArgs are the arguments of the C subject for datagrams.
+func recvmmsgArgs(t task) []string {
 	wait := "sleep"
 	if t.Subject == recvmmsgSpin {
 		wait = "spin"
 	}
-	return exec.Command(path, string(t.Role), wait, t.Address.Addr().String(), strconv.Itoa(int(t.Address.Port())),
-		strconv.Itoa(t.CPU))
+	return []string{string(t.Role), wait, t.Address.Addr().String(), strconv.Itoa(int(t.Address.Port())), strconv.Itoa(t.CPU)}
+}
+
+// streamArgs are the arguments of the C subject for TCP.
+func streamArgs(t task) []string {
+	return []string{string(t.Role), t.Address.Addr().String(), strconv.Itoa(int(t.Address.Port())), strconv.Itoa(t.CPU)}
+}
+
+// serveGoStream serves TCP through package net.
+func serveGoStream(t task, c *counters, ready func()) error {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		controlErr := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		})
+		return errors.Join(err, controlErr)
+	}}
+	ln, err := config.Listen(context.Background(), "tcp4", t.Address.String())
+	if err != nil {
+		return err
+	}
+	return child.ServeStream(ln, t, c, ready)
 }
 
 // listenKernel binds a kernel socket to the task's address, with room for bursts.
@@ -93,14 +119,14 @@ func serveGoNet(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(1)
+		c.Received.Add(1)
 		if t.Role != Echo {
 			continue
 		}
 		if _, err := conn.WriteToUDPAddrPort(b[:n], from); err != nil {
 			return err
 		}
-		c.sent.Add(1)
+		c.Sent.Add(1)
 	}
 }
 
@@ -122,7 +148,7 @@ func serveGoBatch(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(uint64(n))
+		c.Received.Add(uint64(n))
 		if t.Role != Echo {
 			continue
 		}
@@ -135,7 +161,7 @@ func serveGoBatch(t task, c *counters, ready func()) error {
 			if err != nil {
 				return err
 			}
-			c.sent.Add(uint64(sent))
+			c.Sent.Add(uint64(sent))
 			left = left[sent:]
 		}
 		for i := range messages[:n] {
@@ -193,7 +219,7 @@ func serveRecvmmsg(t task, c *counters, ready func()) error {
 		if err != nil {
 			return fmt.Errorf("recvmmsg: %w", err)
 		}
-		c.received.Add(uint64(n))
+		c.Received.Add(uint64(n))
 		if t.Role != Echo {
 			continue
 		}
@@ -205,7 +231,7 @@ func serveRecvmmsg(t task, c *counters, ready func()) error {
 			if err != nil {
 				return fmt.Errorf("sendmmsg: %w", err)
 			}
-			c.sent.Add(uint64(sent))
+			c.Sent.Add(uint64(sent))
 			left = left[sent:]
 		}
 	}

@@ -4,14 +4,33 @@ import (
 	"fmt"
 
 	"kitnet.dev/kit"
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/loader"
 )
 
-// kit in the three ways to receive that design.md names, all as a user gets them by default.
+// kit with datagrams in its three ways to receive them, and with TCP as a net.Listener, all as a user gets them by default.
+
+// openCard opens the task's card.
+func openCard(t task) (*kit.Kit, error) {
+	return kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+}
+
+// serveKitStream serves TCP through kit's net.Listener.
+func serveKitStream(t task, c *counters, ready func()) error {
+	k, err := openCard(t)
+	if err != nil {
+		return err
+	}
+	ln, err := k.Net().Listen("tcp4", t.Address.String())
+	if err != nil {
+		return err
+	}
+	return child.ServeStream(ln, t, c, ready)
+}
 
 // openKit opens the task's card and a socket bound to its address.
 func openKit(t task) (*kit.Kit, kit.Token, error) {
-	k, err := kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+	k, err := openCard(t)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -36,15 +55,15 @@ func serveKitHandler(t task, c *counters, ready func()) error {
 	var received, sent uint64
 	count := func(*kit.Packet) {
 		received++
-		c.received.Store(received)
+		c.Received.Store(received)
 	}
 	if t.Role == Echo {
 		count = func(p *kit.Packet) {
 			received++
-			c.received.Store(received)
+			c.Received.Store(received)
 			p.Echo()
 			sent++
-			c.sent.Store(sent)
+			c.Sent.Store(sent)
 		}
 	}
 	if err := k.Handle(s, count); err != nil {
@@ -72,7 +91,7 @@ func serveKitBatch(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(uint64(n))
+		c.Received.Add(uint64(n))
 		if t.Role != Echo {
 			continue
 		}
@@ -84,7 +103,7 @@ func serveKitBatch(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.sent.Add(uint64(sent))
+		c.Sent.Add(uint64(sent))
 		for i := range messages[:n] {
 			messages[i].Buf = buffers[i]
 		}
@@ -104,13 +123,13 @@ func serveKitCalls(t task, c *counters, ready func()) error {
 		if err != nil {
 			return err
 		}
-		c.received.Add(1)
+		c.Received.Add(1)
 		if t.Role != Echo {
 			continue
 		}
 		if _, err := k.SendTo(s, b[:n], 0, from); err != nil {
 			return err
 		}
-		c.sent.Add(1)
+		c.Sent.Add(1)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/netlab"
 )
 
@@ -46,7 +47,7 @@ func kxdpgun(ctx context.Context, dir string, from *netlab.Namespace, to netip.A
 		return kxdpgunSummary{}, fmt.Errorf("bench: write kxdpgun's queries: %w", err)
 	}
 	defer func() { err = errors.Join(err, detachXDP(from)) }()
-	out, err := from.Run(ctx, "nice", "-n", strconv.Itoa(ahead), "kxdpgun",
+	out, err := from.Run(ctx, "nice", "-n", strconv.Itoa(child.Ahead), "kxdpgun",
 		"-t", strconv.Itoa(int(d/time.Second)), "-Q", strconv.Itoa(kxdpgunFull), "-b", strconv.Itoa(kxdpgunBatch), "-i", file,
 		"-I", from.Interface(), "-F", strconv.Itoa(cpu), "-p", strconv.Itoa(int(to.Port())), to.Addr().String())
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,13 +113,4 @@ func (p *process) stop() error {
 		return fmt.Errorf("bench: close the subject's input: %w", closeErr)
 	}
 	return nil
-}
-
-// childCommand makes a command line of this program that ends in ChildMain.
-func childCommand(self []string, t task) (*exec.Cmd, error) {
-	arg, err := json.Marshal(t)
-	if err != nil {
-		return nil, fmt.Errorf("bench: write the child's task: %w", err)
-	}
-	return exec.Command(self[0], append(self[1:len(self):len(self)], string(arg))...), nil
 }

@@ -57,17 +57,19 @@ type Unit string
 
 // The units of values.
 const (
-	PerSecond   Unit = "packets/s"
-	Nanoseconds Unit = "ns"
-	Share       Unit = "share" // 1 is all
-	Count       Unit = "count"
+	PerSecond            Unit = "packets/s"
+	ConnectionsPerSecond Unit = "connections/s"
+	BitsPerSecond        Unit = "bit/s"
+	Nanoseconds          Unit = "ns"
+	Share                Unit = "share" // 1 is all
+	Count                Unit = "count"
 )
 
 // Result is what one subject did.
 type Result struct {
 	Subject string `json:"subject"`
-	// Ratios of the first column to that of other subjects, by their names: the median of the ratios within each
-	// repetition.
+	// Ratios of the first column to that of other subjects, or of the best of some, by their names: the median of the
+	// ratios within each repetition.
 	Ratios map[string]float64 `json:"ratios"`
 	// Median, Min and Max of each column over the repetitions, by its key.
 	Median map[string]float64 `json:"median"`
@@ -83,15 +85,12 @@ type Result struct {
 type Sample map[string]float64
 
 // summarize fills in the medians and the ratios to the references.
-func (w *Workload) summarize(references []string) {
+func (w *Workload) summarize() {
 	key := w.Columns[0].Key
 	for i := range w.Results {
 		r := &w.Results[i]
 		r.Median, r.Min, r.Max = map[string]float64{}, map[string]float64{}, map[string]float64{}
 		r.Ratios = map[string]float64{}
-		if len(r.Samples) == 0 {
-			continue
-		}
 		for _, c := range w.Columns {
 			values := r.column(c.Key)
 			if len(values) == 0 {
@@ -99,11 +98,14 @@ func (w *Workload) summarize(references []string) {
 			}
 			r.Median[c.Key], r.Min[c.Key], r.Max[c.Key] = median(values), slices.Min(values), slices.Max(values)
 		}
-		for _, name := range references {
-			other := w.Result(name)
-			if other == nil {
-				continue
-			}
+	}
+	for _, reference := range references {
+		other := w.best(reference.of)
+		if other == nil {
+			continue
+		}
+		for i := range w.Results {
+			r := &w.Results[i]
 			var ratios []float64
 			for n := range min(len(r.Samples), len(other.Samples)) {
 				if base := other.Samples[n][key]; base > 0 {
@@ -111,10 +113,25 @@ func (w *Workload) summarize(references []string) {
 				}
 			}
 			if len(ratios) > 0 {
-				r.Ratios[name] = median(ratios)
+				r.Ratios[reference.name] = median(ratios)
 			}
 		}
 	}
+}
+
+// best returns the result of those subjects whose median of the first column is the best, nil where none was measured.
+func (w *Workload) best(subjects []string) (best *Result) {
+	first := w.Columns[0]
+	for _, name := range subjects {
+		r := w.Result(name)
+		if r == nil || len(r.Samples) == 0 {
+			continue
+		}
+		if best == nil || (r.Median[first.Key] < best.Median[first.Key]) == first.LowerIsBetter {
+			best = r
+		}
+	}
+	return best
 }
 
 // Workload returns the workload of that name, nil where it was not run.
@@ -161,7 +178,11 @@ func (r *Report) WriteTable(out io.Writer) error {
 	b.WriteString("\nSubjects:\n")
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, s := range r.Subjects {
-		fmt.Fprintf(t, "  %s\t%s\n", s.Name, s.About)
+		fmt.Fprintf(t, "  %s\t%s", s.Name, s.About)
+		if s.Missing != "" {
+			fmt.Fprintf(t, "; missing: %s", s.Missing)
+		}
+		fmt.Fprintln(t)
 	}
 	t.Flush() // a strings.Builder takes all
 	for i := range r.Workloads {
@@ -231,15 +252,12 @@ func (w *Workload) write(b *strings.Builder) {
 	t.Flush()
 }
 
-// references are the subjects that any result has a ratio to, in the order of the results.
+// references are the names of those that any result has a ratio to, in the order of the list of references.
 func (w *Workload) references() []string {
 	var names []string
-	for _, r := range w.Results {
-		for _, other := range w.Results {
-			if _, ok := other.Ratios[r.Subject]; ok {
-				names = append(names, r.Subject)
-				break
-			}
+	for _, reference := range references {
+		if slices.ContainsFunc(w.Results, func(r Result) bool { _, ok := r.Ratios[reference.name]; return ok }) {
+			names = append(names, reference.name)
 		}
 	}
 	return names
@@ -258,6 +276,12 @@ func (u Unit) format(v float64) string {
 		return digits(v/1e3) + " µs"
 	case u == Nanoseconds:
 		return digits(v) + " ns"
+	case u == BitsPerSecond && v >= 1e9:
+		return digits(v/1e9) + " Gbit/s"
+	case u == BitsPerSecond && v >= 1e6:
+		return digits(v/1e6) + " Mbit/s"
+	case u == BitsPerSecond:
+		return digits(v/1e3) + " kbit/s"
 	case v >= 1e6:
 		return digits(v/1e6) + " M/s"
 	case v >= 1e3:

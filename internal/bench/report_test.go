@@ -56,7 +56,7 @@ func sampleReport() Report {
 		},
 	}
 	for i := range r.Workloads {
-		r.Workloads[i].summarize(references)
+		r.Workloads[i].summarize()
 	}
 	r.Goals = r.goals()
 	return r

@@ -7,11 +7,9 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-)
 
-// ahead is the nice value of everything that takes part in a measurement, so that other work on the machine costs it
-// little.
-const ahead = -20
+	"kitnet.dev/kit/internal/bench/child"
+)
 
 // pinThread binds the calling goroutine and its OS thread to each other, and the thread to a core and ahead of other work.
 // It returns what undoes it.
@@ -45,7 +43,7 @@ func hurryThread() (restore func(), err error) {
 	// The system call returns 20 less the nice value, so that no value looks like an error (getpriority(2)).
 	old, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err == nil {
-		err = unix.Setpriority(unix.PRIO_PROCESS, 0, ahead)
+		err = unix.Setpriority(unix.PRIO_PROCESS, 0, child.Ahead)
 	}
 	if err != nil {
 		runtime.UnlockOSThread()
@@ -70,33 +68,8 @@ func hurrySession() (restore func(), err error) {
 		return func() {}, nil
 	}
 	set := func(nice int) error { return os.WriteFile(file, []byte(strconv.Itoa(nice)), 0) }
-	if err := set(ahead); err != nil {
+	if err := set(child.Ahead); err != nil {
 		return nil, fmt.Errorf("bench: put this session ahead of others (needs CAP_SYS_NICE): %w", err)
 	}
 	return func() { _ = set(nice) }, nil // it worked a moment ago, and nothing more can be done
-}
-
-// pinProcess binds the whole process to a core and puts it ahead of other work. Threads that run already stay as they
-// are, and the Go runtime has counted its CPUs, so the process starts itself anew once bound.
-func pinProcess(cpu int) error {
-	var have, want unix.CPUSet
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.SchedGetaffinity(0, &have); err != nil {
-		return fmt.Errorf("bench: read own CPU affinity: %w", err)
-	}
-	want.Set(cpu)
-	if have == want {
-		return nil
-	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, ahead); err != nil {
-		return fmt.Errorf("bench: go ahead of other work (needs CAP_SYS_NICE): %w", err)
-	}
-	if err := unix.SchedSetaffinity(0, &want); err != nil {
-		return fmt.Errorf("bench: bind to CPU %d: %w", cpu, err)
-	}
-	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		return fmt.Errorf("bench: start anew on CPU %d: %w", cpu, err)
-	}
-	return nil
 }

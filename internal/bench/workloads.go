@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/netlab"
 )
 
 // workload is one thing to measure.
 type workload struct {
 	name, title string
+	stream      bool // with TCP; else with datagrams
 	columns     []Column
 	measure     func(context.Context, *runner, Subject) (Sample, error)
 }
@@ -44,7 +46,7 @@ func allWorkloads() []workload {
 		{Key: "p999_ns", Title: "p99.9", Unit: Nanoseconds, LowerIsBetter: true},
 		{Key: "lost", Title: "lost", Unit: Count, LowerIsBetter: true},
 	}
-	return []workload{
+	return append([]workload{
 		{
 			name: receive, title: "datagrams received while a generator in the kernel sends all that it can",
 			columns: []Column{
@@ -87,7 +89,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}
+	}, streamWorkloads()...)
 }
 
 const (
@@ -276,32 +278,43 @@ func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err 
 	}, nil
 }
 
-func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (sample Sample, err error) {
-	p, err := r.start(ctx, s, Echo)
+func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (Sample, error) {
+	result, err := r.ask(ctx, s, task{Role: Echo, Payload: r.opts.Payload, Spin: spin})
 	if err != nil {
 		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	cmd, err := childCommand(r.opts.Self, task{
-		Subject: clientSubject, Address: r.address, CPU: r.opts.GeneratorCPU, Payload: r.opts.Payload, Spin: spin,
-		Duration: r.opts.Window,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out, err := r.lab.Left.Run(ctx, cmd.Path, cmd.Args[1:]...)
-	if err != nil {
-		return nil, err
-	}
-	var result asked
-	if err := json.Unmarshal(out, &result); err != nil {
-		return nil, fmt.Errorf("bench: the client's result is %q: %w", out, err)
-	}
-	if result.Count == 0 {
-		return nil, fmt.Errorf("bench: the client got no answer, %d were lost", result.Lost)
 	}
 	return Sample{
 		"p50_ns": float64(result.P50), "p99_ns": float64(result.P99), "p999_ns": float64(result.P999),
 		"lost": float64(result.Lost),
 	}, nil
+}
+
+// ask starts the subject and runs a client at the left end of the cable, with that task, to its end.
+func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err error) {
+	p, err := r.start(ctx, s, t.Role)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	cmd, err := child.Command(r.opts.Self, r.clientTask(s, t))
+	if err != nil {
+		return result, err
+	}
+	out, err := r.lab.Left.Run(ctx, cmd.Path, cmd.Args[1:]...)
+	if err != nil {
+		return result, err
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		return result, fmt.Errorf("bench: the client's result is %q: %w", out, err)
+	}
+	if result.Count == 0 {
+		return result, fmt.Errorf("bench: the client got no answer, %d were lost", result.Lost)
+	}
+	return result, nil
+}
+
+// clientTask completes a client's task.
+func (r *runner) clientTask(s Subject, t task) task {
+	t.Subject, t.Address, t.CPU, t.Duration = clientSubject, r.addressOf(s), r.opts.GeneratorCPU, r.opts.Window
+	return t
 }

@@ -55,8 +55,8 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		n := link.Poll(rawBudget, input)
 		if n > 0 || pending {
 			pending = t.Role == Echo && link.Flush()
-			c.received.Add(uint64(n))
-			c.sent.Store(sent)
+			c.Received.Add(uint64(n))
+			c.Sent.Store(sent)
 			last = time.Now()
 			continue
 		}

@@ -18,8 +18,9 @@ func (e *Env) benchCommand() *cobra.Command {
 	given := bench.DefaultOptions(false)
 	cmd := &cobra.Command{
 		Use: "bench", Short: "kit and its rivals on one veth pair, alternating in one run", Args: noArgs,
-		Long: "Measures kit, raw AF_XDP without a stack, the kernel's recvmmsg and Go's net package on one veth pair, one after\n" +
-			"the other, again and again. What counts are the ratios. Needs root and kxdpgun. Progress goes to stderr.\n\n" +
+		Long: "Measures kit, raw AF_XDP without a stack, the kernel's sockets, Go's net package and gVisor on one veth pair, one\n" +
+			"after the other, again and again. What counts are the ratios. Needs root and kxdpgun, and for gVisor a program that\n" +
+			"make bench builds. Progress goes to stderr.\n\n" +
 			"Subjects:  " + strings.Join(bench.SubjectNames(), ", ") + "\nWorkloads: " + strings.Join(bench.WorkloadNames(), ", "),
 	}
 	output := outputFlag(cmd)
@@ -29,11 +30,16 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.StringSliceVar(&given.Workloads, "workloads", nil, "`NAMES` of the workloads to run (default: all)")
 	flags.IntVar(&given.Repetitions, "repetitions", given.Repetitions, "how often each subject is measured")
 	flags.DurationVar(&given.Window, "window", given.Window, "how long one measurement takes")
+	flags.IntVar(&given.Request, "request", given.Request, "`BYTES` of a request and of its answer in tcp-roundtrip")
+	flags.StringVar(&given.GVisor, "gvisor", "", "`PATH` of gvisor-rival, which is gVisor's subjects")
+	flags.StringVar(&given.NoGVisor, "no-gvisor", "", "`WHY` there is no gvisor-rival, for the report")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := bench.DefaultOptions(smoke, append(e.Self, bench.ChildArgument)...)
 		for name, take := range map[string]func(){
 			"subjects": func() { o.Subjects = given.Subjects }, "workloads": func() { o.Workloads = given.Workloads },
 			"repetitions": func() { o.Repetitions = given.Repetitions }, "window": func() { o.Window = given.Window },
+			"request": func() { o.Request = given.Request }, "gvisor": func() { o.GVisor = given.GVisor },
+			"no-gvisor": func() { o.NoGVisor = given.NoGVisor },
 		} {
 			if flags.Changed(name) {
 				take()

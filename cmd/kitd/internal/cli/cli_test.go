@@ -512,6 +512,12 @@ func TestBench(t *testing.T) {
 	want.Subjects, want.Repetitions = []string{"kit handler", "Go net"}, 2
 	require.Equal(t, want, got)
 
+	run("--gvisor", "bin/gvisor-rival", "--request", "64")
+	require.Equal(t, "bin/gvisor-rival", got.GVisor)
+	require.Equal(t, 64, got.Request)
+	run("--no-gvisor", "its build fails")
+	require.Equal(t, "its build fails", got.NoGVisor)
+
 	bad = true
 	r = run("-o", "jsonl")
 	require.Equal(t, exitFailed, r.status)

@@ -1,0 +1,145 @@
+// Package child is what the processes of the benchmark have in common, those of other modules too: the task, the lines that
+// they speak, and the server of TCP's subjects in Go.
+//
+// A process is told its task as JSON in its last argument, and then speaks lines:
+//
+//	child   ready                                 once it serves
+//	parent  (an empty line)                       asks for the counters
+//	child   received sent now user system         decimal; the last three in ns: CLOCK_MONOTONIC and CPU time used
+//	parent  (end of file)                         the child ends
+package child
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Task is what a child process is to do.
+type Task struct {
+	Subject   string         `json:"subject"` // or that of a client
+	Role      Role           `json:"role"`    // the subject's; a client does what it asks for
+	Interface string         `json:"interface"`
+	Address   netip.AddrPort `json:"address"` // where a subject serves, and whom a client asks
+	Bits      int            `json:"bits"`    // the length of the prefix that the card's network has
+	CPU       int            `json:"cpu"`
+	Payload   int            `json:"payload"`  // bytes that a client sends
+	Spin      bool           `json:"spin"`     // whether a client spins
+	Workers   int            `json:"workers"`  // connections that a client has under way at a time
+	Duration  time.Duration  `json:"duration"` // of a client's asking
+}
+
+// Role is what a subject does.
+type Role string
+
+// With datagrams a subject counts what it receives, or sends each back. With TCP it reads and throws away, writes all that it
+// can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
+const (
+	Receive       Role = "receive"
+	Echo          Role = "echo"
+	StreamReceive Role = "stream-receive"
+	StreamSend    Role = "stream-send"
+	StreamEcho    Role = "stream-echo"
+	StreamConnect Role = "stream-connect"
+)
+
+// Counters are a subject's, in datagrams or, with TCP, in bytes; each is on a cache line of its own: one thread counts,
+// another reads.
+type Counters struct {
+	Received atomic.Uint64
+	_        [56]byte
+	Sent     atomic.Uint64
+	_        [56]byte
+}
+
+// Serve does a subject's work: it calls ready when it can be asked, counts, and returns only on failure.
+type Serve func(t Task, c *Counters, ready func()) error
+
+// Begin reads the task, the process's only argument, and binds the process to the core that it names.
+func Begin(args []string) (t Task, err error) {
+	if len(args) != 1 {
+		return t, fmt.Errorf("bench: a child process takes one argument, its task, but got %d", len(args))
+	}
+	if err := json.Unmarshal([]byte(args[0]), &t); err != nil {
+		return t, fmt.Errorf("bench: read the child's task: %w", err)
+	}
+	return t, pin(t.CPU)
+}
+
+// Run serves until the input ends, and then ends the process. It returns only on failure.
+func Run(t Task, serve Serve) error {
+	var c Counters
+	failed := make(chan error, 1)
+	ready := make(chan struct{})
+	go func() { failed <- serve(t, &c, func() { close(ready) }) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("bench: %s as %s: %w", t.Role, t.Subject, err)
+	case <-ready:
+	}
+	fmt.Println("ready")
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			fmt.Println(c.line())
+		}
+		// The process's end gives back all that the subject holds.
+		os.Exit(0)
+	}()
+	return fmt.Errorf("bench: %s as %s: %w", t.Role, t.Subject, <-failed)
+}
+
+// line is the counters as the parent reads them.
+func (c *Counters) line() string {
+	var now unix.Timespec
+	var usage unix.Rusage
+	// Neither call can fail with these arguments.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &usage)
+	return fmt.Sprintf("%d %d %d %d %d", c.Received.Load(), c.Sent.Load(), now.Nano(), usage.Utime.Nano(), usage.Stime.Nano())
+}
+
+// Command makes the command line of a child process: the program, its own arguments, and the task.
+func Command(program []string, t Task) (*exec.Cmd, error) {
+	arg, err := json.Marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("bench: write the child's task: %w", err)
+	}
+	return exec.Command(program[0], append(program[1:len(program):len(program)], string(arg))...), nil
+}
+
+// Ahead is the nice value of everything that takes part in a measurement, so that other work on the machine costs it
+// little.
+const Ahead = -20
+
+// pin binds the whole process to a core and puts it ahead of other work. Threads that run already stay as they are, and the
+// Go runtime has counted its CPUs, so the process starts itself anew once bound.
+func pin(cpu int) error {
+	var have, want unix.CPUSet
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.SchedGetaffinity(0, &have); err != nil {
+		return fmt.Errorf("bench: read own CPU affinity: %w", err)
+	}
+	want.Set(cpu)
+	if have == want {
+		return nil
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, Ahead); err != nil {
+		return fmt.Errorf("bench: go ahead of other work (needs CAP_SYS_NICE): %w", err)
+	}
+	if err := unix.SchedSetaffinity(0, &want); err != nil {
+		return fmt.Errorf("bench: bind to CPU %d: %w", cpu, err)
+	}
+	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("bench: start anew on CPU %d: %w", cpu, err)
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"kitnet.dev/kit/internal/bench/child"
+)
+
+// The workloads with TCP.
+const (
+	tcpReceive   = "tcp-receive"
+	tcpSend      = "tcp-send"
+	tcpRoundtrip = "tcp-roundtrip"
+	tcpConnect   = "tcp-connect"
+	tcpConnect64 = "tcp-connect-64"
+)
+
+// streamWarm is how long a transfer runs before it is measured: windows open, buffers grow.
+const streamWarm = 300 * time.Millisecond
+
+func streamWorkloads() []workload {
+	bulk := []Column{
+		{Key: "bits_per_s", Title: "throughput", Unit: BitsPerSecond},
+		{Key: "subject_busy", Title: "subject busy", Unit: Share},
+		{Key: "client_busy", Title: "client busy", Unit: Share},
+		{Key: "softirq_busy", Title: "softirq", Unit: Share},
+	}
+	connections := []Column{
+		{Key: "connections_per_s", Title: "connections", Unit: ConnectionsPerSecond},
+		{Key: "p50_ns", Title: "p50", Unit: Nanoseconds, LowerIsBetter: true},
+		{Key: "p99_ns", Title: "p99", Unit: Nanoseconds, LowerIsBetter: true},
+		{Key: "failed", Title: "failed", Unit: Count, LowerIsBetter: true},
+	}
+	return []workload{
+		{
+			name: tcpReceive, title: "TCP from a client that sends all that it can on one connection",
+			columns: bulk, measure: bulkMeasure(child.StreamReceive), stream: true,
+		},
+		{
+			name: tcpSend, title: "TCP to a client that takes all that comes on one connection",
+			columns: bulk, measure: bulkMeasure(child.StreamSend), stream: true,
+		},
+		{
+			name: tcpRoundtrip, title: "one request outstanding on a TCP connection, from a client that sleeps while it waits",
+			columns: []Column{
+				{Key: "p50_ns", Title: "p50", Unit: Nanoseconds, LowerIsBetter: true},
+				{Key: "p99_ns", Title: "p99", Unit: Nanoseconds, LowerIsBetter: true},
+				{Key: "p999_ns", Title: "p99.9", Unit: Nanoseconds, LowerIsBetter: true},
+			},
+			measure: measureStreamTrips, stream: true,
+		},
+		{
+			name: tcpConnect, title: "TCP connections with a byte each way, one after the other",
+			columns: connections, measure: connectMeasure(1), stream: true,
+		},
+		{
+			name: tcpConnect64, title: "TCP connections with a byte each way, 64 at a time",
+			columns: connections, measure: connectMeasure(64), stream: true,
+		},
+	}
+}
+
+// congestion is the congestion control of all subjects and of the client (RFC 9438), whatever the machine's own choice is.
+const congestion = "cubic"
+
+// forgetConnections lets the client's end of the cable have as many connections as can be made: all ports, and none of them
+// kept in TIME-WAIT, which the client is in for a minute as it closes first. It sends its last ACK all the same.
+func (r *runner) forgetConnections() error {
+	return errors.Join(
+		r.lab.Left.Sysctl("net.ipv4.ip_local_port_range", "1024 65535"),
+		r.lab.Left.Sysctl("net.ipv4.tcp_max_tw_buckets", "0"),
+	)
+}
+
+// streamNotes say what could mislead a reader of the tables about TCP.
+func streamNotes(request int) []string {
+	return []string{
+		"TCP: checksum offload, TSO, GSO and GRO are off at both ends, for all subjects. The kernel's TCP makes bundles of " +
+			"segments all the same, which the kernel cuts above the card, and so does gVisor on AF_PACKET; the others send " +
+			"segment by segment. A kernel with GRO on, which needs no card, receives faster than here.",
+		"TCP: the client is the same for all, the kernel's sockets by bare system calls. A frame is received on the core that " +
+			"sent it: so in tcp-send the subject's core does the client kernel's receiving too, and in tcp-receive, where the " +
+			"subject is the kernel, the client's core does the subject's. Where the client is busy all the time, it is the limit.",
+		"TCP: congestion control is CUBIC for all, and SACK is on. gVisor's settings are those of its runsc, with two " +
+			"processors for goroutines on its one core, which is faster than one.",
+		fmt.Sprintf("TCP: a request and its answer have %d bytes. A connection is made, carries a byte each way, and is closed "+
+			"by FINs both ways, the client's first; the client has all ports from 1024 on and keeps none in TIME-WAIT "+
+			"(net.ipv4.tcp_max_tw_buckets is 0), so that it does not run out of them.", request),
+	}
+}
+
+type measureFunc = func(context.Context, *runner, Subject) (Sample, error)
+
+// bulkMeasure measures how many bytes the receiving end gets, be it the subject or the client.
+func bulkMeasure(role Role) measureFunc {
+	return func(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
+		subject, err := r.start(ctx, s, role)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, subject.stop()) }()
+		cmd, err := child.Command(r.opts.Self, r.clientTask(s, task{Role: role}))
+		if err != nil {
+			return nil, err
+		}
+		client, err := startProcess(ctx, r.lab.Left, cmd)
+		if err != nil {
+			return nil, fmt.Errorf("bench: the client: %w", err)
+		}
+		defer func() { err = errors.Join(err, client.stop()) }()
+		if err := pause(ctx, streamWarm); err != nil {
+			return nil, err
+		}
+		softirq := softirqTime()
+		var readings [2][2]reading // the subject's and the client's, before and after
+		for i := range readings {
+			if i > 0 {
+				if err := pause(ctx, r.opts.Window); err != nil {
+					return nil, err
+				}
+			}
+			for j, p := range []*process{subject, client} {
+				if readings[i][j], err = p.read(ctx); err != nil {
+					return nil, err
+				}
+			}
+		}
+		softirq = softirqTime() - softirq
+		subjectDid, clientDid := readings[1][0].since(readings[0][0]), readings[1][1].since(readings[0][1])
+		receiver := subjectDid
+		if role == child.StreamSend {
+			receiver = clientDid
+		}
+		if receiver.Received == 0 {
+			return nil, errors.New("bench: no byte was received")
+		}
+		return Sample{
+			"bits_per_s":   8 * float64(receiver.Received) / receiver.At.Seconds(),
+			"subject_busy": subjectDid.busy(), "client_busy": clientDid.busy(),
+			"softirq_busy": softirq.Seconds() / subjectDid.At.Seconds(),
+		}, nil
+	}
+}
+
+// since is what happened from one reading to another.
+func (r reading) since(first reading) reading {
+	return reading{
+		Received: r.Received - first.Received, Sent: r.Sent - first.Sent,
+		At: r.At - first.At, User: r.User - first.User, System: r.System - first.System,
+	}
+}
+
+// busy is the share of the time that the process had its core, of a reading that since made.
+func (r reading) busy() float64 { return (r.User + r.System).Seconds() / r.At.Seconds() }
+
+func measureStreamTrips(ctx context.Context, r *runner, s Subject) (Sample, error) {
+	result, err := r.ask(ctx, s, task{Role: child.StreamEcho, Payload: r.opts.Request})
+	if err != nil {
+		return nil, err
+	}
+	return Sample{"p50_ns": float64(result.P50), "p99_ns": float64(result.P99), "p999_ns": float64(result.P999)}, nil
+}
+
+// connectMeasure measures connections made and closed by a client that has so many under way at a time.
+func connectMeasure(workers int) measureFunc {
+	return func(ctx context.Context, r *runner, s Subject) (Sample, error) {
+		result, err := r.ask(ctx, s, task{Role: child.StreamConnect, Workers: workers})
+		if err != nil {
+			return nil, err
+		}
+		return Sample{
+			"connections_per_s": float64(result.Count) / time.Duration(result.Took).Seconds(),
+			"p50_ns":            float64(result.P50), "p99_ns": float64(result.P99), "failed": float64(result.Lost),
+		}, nil
+	}
+}
