@@ -38,7 +38,7 @@ func newControl(ctx context.Context, conn net.Conn, timeout time.Duration) *cont
 // leaves to the session.
 func (c *control) read() {
 	defer close(c.ended)
-	if !c.frame(maxParams) {
+	if !c.frame(maxParams, codeReceiveParams) {
 		return
 	}
 	var b [1]byte
@@ -48,14 +48,14 @@ func (c *control) read() {
 		if !c.put(event{state: at, err: err}) || at == clientTerminate || at == iperfDone {
 			return
 		}
-		if at == testEnd && !c.frame(maxResults) {
+		if at == testEnd && !c.frame(maxResults, codeReceiveResults) {
 			return
 		}
 	}
 }
 
-func (c *control) frame(limit int) bool {
-	b, err := readFrame(c.conn, limit)
+func (c *control) frame(limit int, long code) bool {
+	b, err := readFrame(c.conn, limit, long)
 	return c.put(event{frame: b, err: err})
 }
 

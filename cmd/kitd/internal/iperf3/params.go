@@ -211,9 +211,8 @@ func (w *wireParams) check() error {
 	return nil
 }
 
-// sends and receives say which directions the server has.
-func (p *params) sends() bool    { return p.reverse || p.bidirectional }
-func (p *params) receives() bool { return !p.reverse }
+// sends reports whether the server sends.
+func (p *params) sends() bool { return p.reverse || p.bidirectional }
 
 // streams is how many the client opens.
 func (p *params) streams() int {
@@ -221,14 +220,6 @@ func (p *params) streams() int {
 		return 2 * p.parallel
 	}
 	return p.parallel
-}
-
-// header is what a UDP datagram has before its filling, in bytes.
-func (p *params) header() int {
-	if p.wide {
-		return 16
-	}
-	return 12
 }
 
 // direction says in a word who sends, for the log.

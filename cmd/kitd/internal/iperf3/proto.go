@@ -125,15 +125,15 @@ func readCookie(r io.Reader) (c cookie, err error) {
 	return c, nil
 }
 
-// readFrame reads a JSON text of 1 to limit bytes behind its length.
-func readFrame(r io.Reader, limit int) ([]byte, error) {
+// readFrame reads a JSON text of 1 to limit bytes behind its length. Another length is a fault of the given code.
+func readFrame(r io.Reader, limit int, c code) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n == 0 || uint64(n) > uint64(limit) {
-		return nil, fmt.Errorf("a JSON text of %d bytes is announced; 1 to %d are allowed", n, limit)
+		return nil, faultf(c, "a JSON text of %d bytes is announced; 1 to %d are allowed", n, limit)
 	}
 	b := make([]byte, n)
 	_, err := io.ReadFull(r, b)

@@ -95,8 +95,7 @@ func (r *report) line(s *stream, c counters, from, to time.Duration, mark string
 			r.printf("  %d out of order", c.disorder)
 		}
 	case s.knowsRetransmits():
-		_, rtt, cwnd, _ := s.conn.(Info).TCPInfo()
-		r.printf("  %4d  %sBytes  rtt %v", c.retransmits, scaled(float64(cwnd), 1024), rtt.Round(time.Microsecond))
+		r.printf("  %4d  %sBytes  rtt %v", c.retransmits, scaled(float64(c.cwnd), 1024), c.rtt.Round(time.Microsecond))
 	}
 	r.printf("  %s\n", mark)
 }

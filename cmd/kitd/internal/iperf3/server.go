@@ -113,10 +113,10 @@ func (s *Server) handle(ctx context.Context, c net.Conn, order int64) {
 	name, err := readCookie(c)
 	s.waiting.Add(-1)
 	if !stop() || err != nil {
-		_ = c.Close()
 		if ctx.Err() == nil && !errors.Is(err, io.EOF) { // nothing said: somebody looked whether the port is open
 			log.Warn("iperf3 client refused", "error", err)
 		}
+		_ = c.Close()
 		return
 	}
 	t := newSession(ctx, s, c, name)

@@ -19,8 +19,10 @@ import (
 const (
 	// interval is how often a running test is looked at, and what a line in the report covers.
 	interval = time.Second
-	// drainTime is how long the server waits, once it knows what the client sent, for the rest of it to arrive.
-	drainTime = 250 * time.Millisecond
+	// drainTCP and drainUDP are how long the server waits, once it knows what the client sent, for the rest to arrive. UDP's
+	// may be lost, and then it waits for nothing.
+	drainTCP = 2 * time.Second
+	drainUDP = 250 * time.Millisecond
 	// maxReceive is the room for reading of all TCP streams together, where the client's blocks are large.
 	maxReceive = 32 << 20
 )
@@ -184,7 +186,7 @@ func (t *session) openUDP() error {
 	}
 	t.udp = newUDP(c, t.p, t.client.Addr(), t.epoch)
 	go t.udp.read()
-	if err := buffers(c, t.p.window); err != nil {
+	if err := t.udp.room(); err != nil {
 		return err
 	}
 	if k, ok := c.(classifier); ok && t.p.tos > 0 {
@@ -371,7 +373,7 @@ func (p *progress) check(streams []*stream, now time.Time, idle time.Duration) e
 	}
 	if bytes != p.bytes {
 		p.bytes, p.at = bytes, now
-	} else if now.Sub(p.at) >= idle {
+	} else if p.failed == nil && now.Sub(p.at) >= idle {
 		return faultf(codeNoMessage, "no data moved for %v", now.Sub(p.at).Round(time.Second))
 	}
 	return nil
@@ -379,6 +381,7 @@ func (p *progress) check(streams []*stream, now time.Time, idle time.Duration) e
 
 // finish exchanges the results.
 func (t *session) finish() error {
+	t.silence()
 	end := time.Now()
 	var r results
 	r.CPUTotal, r.CPUUser, r.CPUSystem = readCPU().since(t.cpu)
@@ -386,8 +389,13 @@ func (t *session) finish() error {
 	for i, s := range t.streams {
 		s.goal.Store(math.MaxInt64 - 1) // from now on the time of what comes is noted
 		at[i] = s.counters()
+		if c, ok := s.conn.(Congestion); ok {
+			r.CongestionUsed = c.Congestion()
+		}
+		if s.sends && s.conn != nil {
+			_ = s.conn.Close() // the client may be waiting for the rest of a block, and not listen meanwhile
+		}
 	}
-	t.silence()
 	if err := t.ctl.say(exchangeResults); err != nil {
 		return err
 	}
@@ -403,12 +411,8 @@ func (t *session) finish() error {
 	took := make([]time.Duration, len(t.streams))
 	for i, s := range t.streams {
 		took[i] = end.Sub(t.counted)
-		if s.sends {
-			at[i] = s.counters()
-			continue
-		}
-		if t.udp == nil && t.p.omit > 0 {
-			continue // what came after the end cannot be told from what is still missing
+		if s.sends || t.udp == nil && t.p.omit > 0 {
+			continue // with omitted bytes, what came after the end cannot be told from what is still missing
 		}
 		if c := s.counters(); c.bytes > at[i].bytes {
 			at[i] = c
@@ -432,10 +436,10 @@ func (t *session) finish() error {
 	return nil // a client that hangs up without the last word has its results
 }
 
-// drain waits for what the client has sent and the network still holds, at most for drainTime, and ends the receivers.
+// drain waits for what the client has sent and the network still holds, not for long, and ends the receivers.
 func (t *session) drain(theirs map[int]clientStream) {
-	soon := time.Now().Add(drainTime)
 	if t.udp != nil {
+		soon := time.Now().Add(drainUDP)
 		for _, s := range t.streams {
 			s.goal.Store(int64(theirs[s.id].Packets))
 		}
@@ -452,7 +456,7 @@ func (t *session) drain(theirs map[int]clientStream) {
 			continue
 		}
 		s.goal.Store(int64(theirs[s.id].Bytes))
-		deadline := soon
+		deadline := time.Now().Add(drainTCP)
 		if s.bytes.Load() >= s.goal.Load() {
 			deadline = longAgo
 		}
@@ -471,9 +475,6 @@ func (t *session) fill(r *results, at []counters, took []time.Duration) {
 		r.Streams = append(r.Streams, s.result(at[i], took[i]))
 		if s.knowsRetransmits() {
 			r.HasRetransmits = 1
-		}
-		if c, ok := s.conn.(Congestion); ok {
-			r.CongestionUsed = c.Congestion()
 		}
 	}
 	r.ServerOutput = t.report.text()

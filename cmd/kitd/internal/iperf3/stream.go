@@ -37,7 +37,10 @@ type stream struct {
 // counters is what a stream has done at some moment.
 type counters struct {
 	bytes, packets, lost, disorder int64
-	retransmits                    int64
+
+	retransmits int64         // 0 where they are not known, as the next two
+	rtt         time.Duration // at that moment
+	cwnd        int           // likewise, bytes
 }
 
 func newStream(index int, sends bool) *stream {
@@ -49,18 +52,24 @@ func newStream(index int, sends bool) *stream {
 	return s
 }
 
-// counters reads them all. The retransmissions are 0 where they are not known.
+// counters reads them all.
 func (s *stream) counters() counters {
 	c := counters{bytes: s.bytes.Load(), packets: s.packets.Load(), lost: s.lost.Load(), disorder: s.disorder.Load()}
 	if i, ok := s.conn.(Info); ok && s.sends {
-		n, _, _, _ := i.TCPInfo()
-		c.retransmits = int64(n)
+		n, rtt, cwnd, _ := i.TCPInfo()
+		c.retransmits, c.rtt, c.cwnd = int64(n), rtt, cwnd
 	}
 	return c
 }
 
+// since is what was done after an earlier moment.
 func (c counters) since(b counters) counters {
-	return counters{c.bytes - b.bytes, c.packets - b.packets, c.lost - b.lost, c.disorder - b.disorder, c.retransmits - b.retransmits}
+	c.bytes -= b.bytes
+	c.packets -= b.packets
+	c.lost -= b.lost
+	c.disorder -= b.disorder
+	c.retransmits -= b.retransmits
+	return c
 }
 
 // knowsRetransmits reports whether the stream's counters have them.

@@ -13,6 +13,8 @@ import (
 const (
 	maxBatch      = 64
 	maxBatchBytes = 256 << 10
+	// defaultUDPBuffer is Linux's net.core.rmem_default, bytes.
+	defaultUDPBuffer = 208 << 10
 )
 
 // batch is how many datagrams of so many bytes go together.
@@ -54,6 +56,18 @@ func newUDP(c net.PacketConn, p *params, client netip.Addr, start time.Time) *ud
 		conn: c, r: reader(c), w: writer(c), p: p, client: client, start: start,
 		byPeer: map[netip.AddrPort]*stream{}, opened: make(chan struct{}), done: make(chan struct{}),
 	}
+}
+
+// room sizes the socket's buffers: it stands for as many sockets as there are streams.
+func (u *udp) room() error {
+	streams := u.p.streams()
+	if u.p.window > 0 {
+		return buffers(u.conn, min(u.p.window*streams, maxWindow))
+	}
+	if c, ok := u.conn.(bufferer); ok && streams > 1 {
+		_ = c.SetReadBuffer(streams * defaultUDPBuffer) // nobody asked for it
+	}
+	return nil
 }
 
 // read serves the socket until it is closed, a deadline, or the goals of all streams.
