@@ -81,6 +81,15 @@ func (c kernelConn) control(f func(fd int) error) error {
 	return inner
 }
 
+func (c kernelConn) option(t *testing.T, level, name int) (value int) {
+	t.Helper()
+	require.NoError(t, c.control(func(fd int) (err error) {
+		value, err = unix.GetsockoptInt(fd, level, name)
+		return err
+	}))
+	return value
+}
+
 func (c kernelConn) TCPInfo() (retransmits uint64, rtt time.Duration, cwnd, mss int) {
 	_ = c.control(func(fd int) error {
 		i, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -230,10 +239,11 @@ func (j *journal) await(t *testing.T, message string) record {
 
 // serverUnderTest is a server on 127.0.0.1.
 type serverUnderTest struct {
-	at    netip.AddrPort
-	log   *journal
-	stop  func() // and waits
-	ended chan error
+	server *Server
+	at     netip.AddrPort
+	log    *journal
+	stop   func() // and waits
+	ended  chan error
 }
 
 // serve runs a server until the test ends. Its time-outs are short, unless edit says otherwise.
@@ -246,7 +256,8 @@ func serve(t *testing.T, l *loopback, edit func(*Config)) *serverUnderTest {
 		edit(&cfg)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { s.ended <- New(cfg).Serve(ctx, netip.MustParseAddrPort("127.0.0.1:0")) }()
+	s.server = New(cfg)
+	go func() { s.ended <- s.server.Serve(ctx, netip.MustParseAddrPort("127.0.0.1:0")) }()
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		select {

@@ -1,7 +1,6 @@
 package iperf3
 
 import (
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,11 +71,4 @@ func TestPacerIsStoppedWhileItWaits(t *testing.T) {
 	go func() { ended <- p.wait(64) }()
 	close(stop)
 	require.Zero(t, <-ended)
-}
-
-func TestTake(t *testing.T) {
-	var budget atomic.Int64
-	budget.Store(250)
-	require.Equal(t, []int{100, 100, 50, 0, 0},
-		[]int{take(&budget, 100), take(&budget, 100), take(&budget, 100), take(&budget, 100), take(&budget, 100)})
 }

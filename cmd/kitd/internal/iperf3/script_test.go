@@ -1,13 +1,16 @@
 package iperf3
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -100,8 +103,12 @@ func (c *scripted) wantsFault(want code) {
 	c.wantsEnd()
 }
 
-// wantsEnd wants the server to say nothing more, and hang up.
-func (c *scripted) wantsEnd() { c.Helper(); wantsEnd(c.T, c.conn) }
+// wantsEnd wants the server to say nothing more, and hang up; then it does so, too.
+func (c *scripted) wantsEnd() {
+	c.Helper()
+	wantsEnd(c.T, c.conn)
+	_ = c.conn.Close()
+}
 
 func wantsEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
@@ -578,6 +585,7 @@ func TestScriptServerStops(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, &loopback{}, func(c *Config) { c.Timeout, c.IdleTimeout = time.Minute, time.Minute })
 			c := does(s, t)
 			start := time.Now()
@@ -589,6 +597,45 @@ func TestScriptServerStops(t *testing.T) {
 			}
 		})
 	}
+}
+
+// One server runs one test, whatever the number of its addresses, and a stream may come to any of them.
+func TestScriptTwoAddresses(t *testing.T) {
+	l := &loopback{}
+	s := serve(t, l, nil)
+	ended := make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- s.server.Serve(ctx, netip.MustParseAddrPort("127.0.0.2:0")) }()
+	other := &serverUnderTest{at: <-l.listening, log: s.log}
+	c := s.begun(t, `{"tcp":true}`)
+	other.client(t, "b").wants(accessDenied)
+	c.stream(other)
+	c.wants(testStart)
+	c.wants(testRunning)
+	c.finishes(`{}`)
+	other.serves(t)
+	cancel()
+	require.NoError(t, <-ended)
+	s.serves(t)
+}
+
+// Connections without a cookie are held in a limited number.
+func TestScriptManySilent(t *testing.T) {
+	s := serve(t, &loopback{}, nil)
+	c := s.begun(t, `{"tcp":true}`)
+	silent := make([]*net.TCPConn, maxWaiting)
+	for i := range silent {
+		silent[i] = s.connect(t)
+	}
+	wantsEnd(t, s.connect(t))
+	require.NoError(t, silent[0].Close())
+	require.Eventually(t, func() bool { // there is room for one again
+		data := c.stream(s)
+		_ = data.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := data.Read(make([]byte, 1))
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}, 10*time.Second, 10*time.Millisecond)
+	c.wants(testStart)
 }
 
 // brokenListener fails a few times, and then for good.
@@ -654,6 +701,22 @@ func (e *endless) Write(b []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	return len(b), nil
+}
+
+// A budget is spent by all streams together, in whole blocks.
+func TestBudget(t *testing.T) {
+	for bytes, want := range map[int64]int64{1: 1000, 1000: 1000, 1001: 2000, 10000: 10000} {
+		budget := &atomic.Int64{}
+		budget.Store(bytes)
+		var sent int64
+		for range 3 {
+			s := newStream(0, true)
+			s.conn = &endless{left: 100}
+			s.transmit(make([]byte, 1000), newPacer(&params{length: 1000}, time.Now(), nil), budget)
+			sent += s.bytes.Load()
+		}
+		require.Equal(t, want, sent, "%d", bytes)
+	}
 }
 
 // Neither a read nor a write of TCP allocates.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // stock is what the client says with -J, as far as it is looked at.
@@ -59,7 +60,8 @@ func iperf3(t *testing.T, s *serverUnderTest, args ...string) stock {
 	t.Helper()
 	out, err := iperf3Text(t, s, append([]string{"-J"}, args...)...)
 	var said stock
-	require.NoError(t, json.Unmarshal(out[bytes.IndexByte(out, '{'):], &said), "%s", out) // behind its warnings
+	_, object, _ := bytes.Cut(out, []byte("{")) // behind its warnings
+	require.NoError(t, json.Unmarshal(append([]byte("{"), object...), &said), "%s", out)
 	require.Empty(t, said.Error)
 	require.NoError(t, err)
 	return said
@@ -93,6 +95,16 @@ func (s *serverUnderTest) endedTest(t *testing.T) (sent, received int64) {
 	return r.attrs["sent"].Int64(), r.attrs["received"].Int64()
 }
 
+// arrived checks that all that the client says it sent has come. From 3.16 on, it may not know that the last block of each
+// stream is gone.
+func arrived(t *testing.T, sent, received, atMost int64) {
+	t.Helper()
+	require.GreaterOrEqual(t, received, sent)
+	require.LessOrEqual(t, received, sent+atMost)
+}
+
+const tcpBlock = 128 << 10
+
 // atRate checks bytes that went at a rate: a busy machine makes them fewer, but nothing makes them many more.
 func atRate(t *testing.T, want float64, got int64, why ...any) {
 	t.Helper()
@@ -108,7 +120,7 @@ func TestStockTCP(t *testing.T) {
 	require.Zero(t, sent)
 	require.Positive(t, received)
 	require.Equal(t, received, said.End.SumReceived.Bytes, "the client prints what the server counted")
-	require.Equal(t, said.End.SumSent.Bytes, received, "all that was sent has come")
+	arrived(t, said.End.SumSent.Bytes, received, tcpBlock)
 	require.GreaterOrEqual(t, said.End.SumReceived.Seconds, 0.9)
 	require.Positive(t, said.End.CPU.Total)
 }
@@ -136,7 +148,7 @@ func TestStockTCPParallel(t *testing.T) {
 			for i, st := range said.End.Streams {
 				require.Positive(t, st.Receiver.Bytes, "stream %d", i)
 				if name == "receive" {
-					require.Equal(t, st.Sender.Bytes, st.Receiver.Bytes, "stream %d", i)
+					arrived(t, st.Sender.Bytes, st.Receiver.Bytes, tcpBlock)
 				} else {
 					require.LessOrEqual(t, st.Receiver.Bytes, st.Sender.Bytes, "stream %d", i)
 				}
@@ -156,7 +168,7 @@ func TestStockTCPBothWays(t *testing.T) {
 	said := iperf3(t, s, "-t", "1", "--bidir", "-P", "2")
 	sent, received := s.endedTest(t)
 	require.Equal(t, received, said.End.SumReceived.Bytes)
-	require.Equal(t, said.End.SumSent.Bytes, received)
+	arrived(t, said.End.SumSent.Bytes, received, 2*tcpBlock)
 	require.Equal(t, sent, said.End.SumSentBidir.Bytes)
 	require.Positive(t, said.End.SumReceivedBidir.Bytes)
 	require.LessOrEqual(t, said.End.SumReceivedBidir.Bytes, sent)
@@ -173,7 +185,7 @@ func TestStockTCPLimits(t *testing.T) {
 		{"bytes", []string{"-n", "1M", "-l", "64K"}, 1 << 20},
 		{"blocks", []string{"-k", "10", "-l", "1000"}, 10000},
 		{"bytes to the client", []string{"-n", "1M", "-R", "-l", "64K"}, 1 << 20},
-		{"bytes to the client, not a multiple", []string{"-n", "1000", "-R"}, 1000},
+		{"bytes to the client, not a multiple", []string{"-n", "1000", "-R", "-l", "300"}, 1200},
 		{"bytes to the client, eight streams", []string{"-n", "10M", "-R", "-P", "8"}, 10 << 20},
 		{"large blocks", []string{"-k", "3", "-l", "1M"}, 3 << 20},
 	} {
@@ -244,7 +256,7 @@ func TestStockUDP(t *testing.T) {
 		require.Positive(t, received, "%v", c.args)
 		require.Equal(t, received, said.End.SumReceived.Bytes, "%v: the client prints what the server counted", c.args)
 		require.Equal(t, received, (said.End.SumReceived.Packets-said.End.SumReceived.Lost)*c.length, "%v: %+v", c.args, said.End)
-		require.LessOrEqual(t, received, said.End.SumSent.Bytes, "%v", c.args)
+		require.LessOrEqual(t, received, said.End.SumSent.Bytes+8*c.length, "%v", c.args)
 		require.Positive(t, said.End.Sum.Jitter, "%v", c.args)
 		require.Less(t, said.End.Sum.Jitter, 500.0, "%v", c.args)
 		s.stop()
@@ -318,9 +330,9 @@ func TestStockUDPBatches(t *testing.T) {
 		var k *kernelBatch
 		l := &loopback{udp: func(c *net.UDPConn) net.PacketConn { k = &kernelBatch{UDPConn: c}; return k }}
 		s := serve(t, l, nil)
-		iperf3(t, s, append(args, "-u", "-b", "400M", "-t", "1", "-l", "1400", "-S", "0x10")...)
-		sent, received := s.endedTest(t)
-		atRate(t, 50e6, sent+received, "%v", args)
+		said := iperf3(t, s, append(args, "-u", "-b", "400M", "-t", "1", "-l", "1400", "-S", "0x10")...)
+		s.endedTest(t)
+		atRate(t, 50e6, said.End.SumReceived.Packets*1400, "%v", args)
 		k.mu.Lock()
 		if len(args) > 0 {
 			require.Greater(t, k.largestWrite, 1)
@@ -350,7 +362,20 @@ func TestStockTCPSettings(t *testing.T) {
 	conns := make(chan kernelConn, 8)
 	l := &loopback{tcp: func(c *net.TCPConn) net.Conn { k := kernelConn{c}; conns <- k; return k }}
 	s := serve(t, l, nil)
-	said := iperf3(t, s, "-t", "1", "-R", "-C", "reno", "-M", "1000", "-N", "-w", "200K", "-S", "0x10", "--get-server-output")
+	run := make(chan stock)
+	go func() {
+		defer close(run)
+		run <- iperf3(t, s, "-t", "1", "-R", "-C", "reno", "-M", "1000", "-N", "-w", "200K", "-S", "0x10", "--get-server-output")
+	}()
+	s.log.await(t, "iperf3 test begins")
+	<-conns // the control connection
+	data := <-conns
+	require.Equal(t, 1, data.option(t, unix.IPPROTO_TCP, unix.TCP_NODELAY))
+	require.Equal(t, 0x10, data.option(t, unix.IPPROTO_IP, unix.IP_TOS))
+	require.LessOrEqual(t, data.option(t, unix.IPPROTO_TCP, unix.TCP_MAXSEG), 1000)
+	require.Equal(t, 400<<10, data.option(t, unix.SOL_SOCKET, unix.SO_SNDBUF), "the kernel doubles what is asked for")
+	require.Equal(t, 400<<10, data.option(t, unix.SOL_SOCKET, unix.SO_RCVBUF))
+	said := <-run
 	s.endedTest(t)
 	require.Equal(t, "reno", said.End.SenderCongestion)
 	require.NotNil(t, said.End.SumSent.Retransmits, "they are known of this connection")
@@ -422,7 +447,7 @@ func TestStockBusy(t *testing.T) {
 	require.Len(t, s.log.find("iperf3 client refused: another test runs"), 1)
 	said := <-first
 	require.GreaterOrEqual(t, said.End.SumReceived.Seconds, 1.9)
-	require.Equal(t, said.End.SumSent.Bytes, said.End.SumReceived.Bytes)
+	arrived(t, said.End.SumSent.Bytes, said.End.SumReceived.Bytes, tcpBlock)
 	iperf3(t, s, "-n", "1K")
 }
 

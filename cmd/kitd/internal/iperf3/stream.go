@@ -106,18 +106,14 @@ func (s *stream) receive(buf []byte, start time.Time) {
 }
 
 // transmit writes block after block to a TCP stream until it is stopped. budget is what all streams together may still send,
-// in bytes; nil: no end.
+// in bytes; nil: no end. Blocks are always whole: clients from 3.16 on wait for the rest of one.
 func (s *stream) transmit(block []byte, pace *pacer, budget *atomic.Int64) {
 	for {
 		for range pace.wait(int(pace.burst)) {
-			chunk := block
-			if budget != nil {
-				chunk = block[:take(budget, len(block))]
-			}
-			if len(chunk) == 0 {
+			if budget != nil && budget.Add(-int64(len(block))) <= -int64(len(block)) {
 				return
 			}
-			n, err := s.conn.Write(chunk)
+			n, err := s.conn.Write(block)
 			s.bytes.Add(int64(n))
 			if err != nil {
 				s.fail(err)
@@ -128,12 +124,6 @@ func (s *stream) transmit(block []byte, pace *pacer, budget *atomic.Int64) {
 			return
 		}
 	}
-}
-
-// take takes up to n from a budget.
-func take(budget *atomic.Int64, n int) int {
-	left := budget.Add(-int64(n))
-	return max(n+int(min(left, 0)), 0)
 }
 
 // tune sets what the client asked for and the connection can do.
