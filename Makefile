@@ -22,7 +22,7 @@ demo: build ## the main job, on a veth pair of its own, in under a minute
 	@bin/kitd demo
 
 test: ## all tests; those on veth pairs run as root only
-	@scripts/need ip ping arping ethtool tcpdump kxdpgun gcc nc socat curl
+	@scripts/need ip ping arping ethtool tcpdump kxdpgun iperf3 gcc nc socat curl
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
 
@@ -48,7 +48,7 @@ lint: ## go vet, gofmt and staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 race: ## the race detector on what has no AF_XDP in it
-	@scripts/need gcc
+	@scripts/need iperf3 gcc
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./stack/... ./socketapi/... ./cmd/kitd/internal/...
 
 fuzz: ## each fuzzer for FUZZTIME, such as 1m
