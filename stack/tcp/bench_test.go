@@ -282,3 +282,31 @@ func BenchmarkIdle(b *testing.B) {
 		b.Fatal("an idle connection sends")
 	}
 }
+
+// What stands between the wire and the state machine for a segment with
+// timestamps: reading its header, and writing one.
+func BenchmarkSegment(b *testing.B) {
+	frame := make([]byte, 1500)
+	o := wire.NoTCPOptions()
+	o.Timestamp = wire.TCPTimestamp{Has: true, Val: 1, Ecr: 2}
+	n := wire.PutTCPOptions(frame[wire.TCPLen:], &o, false)
+	wire.PutTCP(frame, &wire.TCPFields{Seq: 1, Ack: 2, Flags: ACK, Window: 500, OptionsLen: n, PayloadLen: benchMSS}, 0)
+	frame = frame[:wire.TCPLen+n+benchMSS]
+	b.Run("parse", func(b *testing.B) {
+		var s Segment
+		for b.Loop() {
+			t, err := wire.ParseTCP(frame)
+			if err != nil || s.Parse(t, NotECT) != nil {
+				b.Fatal("the segment is not good")
+			}
+		}
+	})
+	s := Segment{Seq: 1, Ack: 2, Flags: ACK, Window: 500, Options: o}
+	b.Run("put", func(b *testing.B) {
+		for b.Loop() {
+			n := wire.PutTCPOptions(frame[wire.TCPLen:], &s.Options, false)
+			wire.PutTCP(frame, &wire.TCPFields{Src: 1, Dst: 2, SrcPort: 3, DstPort: 4, Seq: s.Seq, Ack: s.Ack,
+				Flags: s.Flags, Window: s.Window, Urgent: s.Urgent, OptionsLen: n, PayloadLen: benchMSS}, 0x1234)
+		}
+	})
+}

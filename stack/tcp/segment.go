@@ -48,13 +48,11 @@ type Segment struct {
 // field. Its payload stays where it is. Malformed options are an error, and s is then
 // not to be used.
 func (s *Segment) Parse(t wire.TCP, ecn ECN) error {
-	options, err := wire.ParseTCPOptions(t.Options())
-	if err != nil {
-		return err
-	}
-	*s = Segment{Seq: t.Seq(), Ack: t.Ack(), Flags: t.Flags(), ECN: ecn, Window: t.Window(),
-		Urgent: t.Urgent(), Options: options, Payload: t.Payload()}
-	return nil
+	_ = t[wire.TCPLen-1]
+	s.Seq, s.Ack, s.Flags, s.ECN = t.Seq(), t.Ack(), t.Flags(), ecn
+	s.Window, s.Urgent = t.Window(), t.Urgent()
+	s.Payload, s.Wrapped = t.Payload(), nil
+	return s.Options.Parse(t.Options())
 }
 
 // PayloadLen returns how many bytes of text the segment has.

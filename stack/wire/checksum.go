@@ -93,7 +93,7 @@ func CopySum(dst, src []byte, initial uint16) uint16 {
 	n := min(len(dst), len(src))
 	dst, src = dst[:n], src[:n]
 	acc := uint64(swap16(initial))
-	if n > 64 {
+	if n >= 64 {
 		if !wide {
 			// The wide stores of copy and the additions each go faster alone. The
 			// source is summed, because reading what was just stored stalls.
