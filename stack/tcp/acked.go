@@ -112,6 +112,9 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 		}
 	}
 	c.snd.una = ack
+	if c.snd.small.Before(ack) {
+		c.snd.small = ack // or it would seem to be ahead after 2 GiB
+	}
 	if c.snd.urgent && !c.snd.up.After(ack) {
 		c.snd.urgent = false
 	}

@@ -285,7 +285,6 @@ func (c *Conn) establish(now clock.Time, s *Segment) {
 	c.setState(Established)
 	c.heard(now)
 	c.armKeepAlive(now)
-	c.cc.undoMarker = c.snd.una
 	c.cc.highSeq = c.snd.una
 	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.adv, now
 }
