@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
 )
 
 // ackEvent is what one ACK told; loss recovery and congestion control read it.
@@ -182,19 +183,16 @@ func (c *Conn) takeSACK(now clock.Time, s *Segment, e *ackEvent) {
 	if f == nil {
 		return
 	}
+	var seen [wire.MaxSACK]span
 	for i := range blocks {
 		left, right := blocks[i].Left, blocks[i].Right
 		if !left.Before(right) || right.After(c.snd.nxt) || !right.After(c.snd.una) || !left.After(s.Ack) {
 			continue
 		}
 		c.markSpan(now, left, right, e)
+		seen[i] = span{left, right}
 	}
-	for i := range f.cache {
-		f.cache[i].left, f.cache[i].right = 0, 0
-		if i < len(blocks) {
-			f.cache[i].left, f.cache[i].right = blocks[i].Left, blocks[i].Right
-		}
-	}
+	f.cache = seen
 }
 
 // markSpan marks the segments that lie whole in a block, stepping over the part

@@ -222,6 +222,11 @@ func (c *Conn) arrivesSYNAgain(now clock.Time, s *Segment) {
 		again.Seq++
 		again.Flags &^= SYN
 		c.arrivesOtherwise(now, &again)
+		if c.state.Synchronized() {
+			// A window in a SYN is never scaled (RFC 7323 section 2.2).
+			c.snd.wnd = uint32(s.Window)
+			c.snd.maxWnd = c.snd.wnd
+		}
 		c.due.ack = c.due.ack || c.state == Established
 	case s.has(ACK):
 		c.challenge(now)

@@ -98,9 +98,7 @@ func (c *Conn) emitAgain(now clock.Time, out Output, i uint32) bool {
 	r.mark |= everRexmt
 	r.at = now
 	c.retransmitted(now, s.PayloadLen())
-	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
-		c.armRTO(now)
-	}
+	c.armForSegment(now)
 	return true
 }
 
@@ -119,6 +117,9 @@ func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
 		n, ok := c.emitNext(now, out, allow, batch)
 		if !ok {
 			return false
+		}
+		if n == 0 && !c.snd.finSent {
+			return true // the stream has less than it said
 		}
 		*sentNew = true
 		allow -= n
@@ -206,6 +207,8 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 	}
 	if n > 0 {
 		c.ecnOnData(s)
+	} else if !s.has(FIN) {
+		return 0, true
 	}
 	c.putUrgent(s)
 	if !c.send(out, s) {
@@ -227,9 +230,7 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 	c.cc.sentAt = now
 	c.paced(now, n)
 	c.dataSent(now)
-	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
-		c.armRTO(now)
-	}
+	c.armForSegment(now)
 	return n, true
 }
 
