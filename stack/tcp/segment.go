@@ -83,7 +83,8 @@ type Output interface {
 	// nothing was sent, and Emit ends. The caller writes the header from s and
 	// what it knows of the connection, the options by wire.PutTCPOptions and the
 	// payload from the stream's own bytes, in one copy. s is valid during the call
-	// only.
+	// only and not to be changed, and no connection of the layer may be told to Emit
+	// meanwhile: the next segment is made from this one.
 	Send(s *Segment) bool
 }
 
