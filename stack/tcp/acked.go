@@ -63,7 +63,9 @@ func (c *Conn) acknowledged(now clock.Time, s *Segment) {
 	if c.flight != nil && c.flight.n == 0 {
 		c.dropFlight()
 	}
-	c.tuneSend()
+	if e.advanced {
+		c.tuneSend()
+	}
 }
 
 // updateWindow takes SEG.WND if the segment is the most recent (RFC 9293 section
@@ -112,6 +114,12 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 			e.original = false // which copy of it made way for the rest?
 		}
 	}
+	c.release(ack, bytes)
+}
+
+// release moves SND.UNA over that many bytes of the send stream, and perhaps the
+// FIN.
+func (c *Conn) release(ack Seq, bytes int) {
 	c.snd.una = ack
 	if c.snd.small.Before(ack) {
 		c.snd.small = ack // or it would seem to be ahead after 2 GiB

@@ -20,7 +20,9 @@ func (c *Conn) Arrives(now clock.Time, s *Segment) {
 		c.arrivesSynSent(now, s)
 	default:
 		c.count.segsIn++
-		c.arrivesOtherwise(now, s)
+		if !c.predicted(now, s) {
+			c.arrivesOtherwise(now, s)
+		}
 	}
 }
 
@@ -284,6 +286,7 @@ func (c *Conn) establish(now clock.Time, s *Segment) {
 		c.sampleEcho(now, s, 1)
 	}
 	c.cc.start(cfg, c.timer.retries)
+	c.tuneSend()
 	c.stopRexmt()
 	c.timer.retries = 0
 	c.timer.progressAt = now
