@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
 )
 
 // ackEvent is what one ACK told; loss recovery and congestion control read it.
@@ -62,7 +63,9 @@ func (c *Conn) acknowledged(now clock.Time, s *Segment) {
 	if c.flight != nil && c.flight.n == 0 {
 		c.dropFlight()
 	}
-	c.tuneSend()
+	if e.advanced {
+		c.tuneSend()
+	}
 }
 
 // updateWindow takes SEG.WND if the segment is the most recent (RFC 9293 section
@@ -111,7 +114,16 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 			e.original = false // which copy of it made way for the rest?
 		}
 	}
+	c.release(ack, bytes)
+}
+
+// release moves SND.UNA over that many bytes of the send stream, and perhaps the
+// FIN.
+func (c *Conn) release(ack Seq, bytes int) {
 	c.snd.una = ack
+	if c.snd.small.Before(ack) {
+		c.snd.small = ack // or it would seem to be ahead after 2 GiB
+	}
 	if c.snd.urgent && !c.snd.up.After(ack) {
 		c.snd.urgent = false
 	}
@@ -179,19 +191,16 @@ func (c *Conn) takeSACK(now clock.Time, s *Segment, e *ackEvent) {
 	if f == nil {
 		return
 	}
+	var seen [wire.MaxSACK]span
 	for i := range blocks {
 		left, right := blocks[i].Left, blocks[i].Right
 		if !left.Before(right) || right.After(c.snd.nxt) || !right.After(c.snd.una) || !left.After(s.Ack) {
 			continue
 		}
 		c.markSpan(now, left, right, e)
+		seen[i] = span{left, right}
 	}
-	for i := range f.cache {
-		f.cache[i].left, f.cache[i].right = 0, 0
-		if i < len(blocks) {
-			f.cache[i].left, f.cache[i].right = blocks[i].Left, blocks[i].Right
-		}
-	}
+	f.cache = seen
 }
 
 // markSpan marks the segments that lie whole in a block, stepping over the part

@@ -20,7 +20,9 @@ func (c *Conn) Arrives(now clock.Time, s *Segment) {
 		c.arrivesSynSent(now, s)
 	default:
 		c.count.segsIn++
-		c.arrivesOtherwise(now, s)
+		if !c.predicted(now, s) {
+			c.arrivesOtherwise(now, s)
+		}
 	}
 }
 
@@ -222,6 +224,11 @@ func (c *Conn) arrivesSYNAgain(now clock.Time, s *Segment) {
 		again.Seq++
 		again.Flags &^= SYN
 		c.arrivesOtherwise(now, &again)
+		if c.state.Synchronized() {
+			// A window in a SYN is never scaled (RFC 7323 section 2.2).
+			c.snd.wnd = uint32(s.Window)
+			c.snd.maxWnd = c.snd.wnd
+		}
 		c.due.ack = c.due.ack || c.state == Established
 	case s.has(ACK):
 		c.challenge(now)
@@ -279,13 +286,13 @@ func (c *Conn) establish(now clock.Time, s *Segment) {
 		c.sampleEcho(now, s, 1)
 	}
 	c.cc.start(cfg, c.timer.retries)
+	c.tuneSend()
 	c.stopRexmt()
 	c.timer.retries = 0
 	c.timer.progressAt = now
 	c.setState(Established)
 	c.heard(now)
 	c.armKeepAlive(now)
-	c.cc.undoMarker = c.snd.una
 	c.cc.highSeq = c.snd.una
 	c.rcv.rttSeq, c.rcv.rttAt = c.rcv.adv, now
 }

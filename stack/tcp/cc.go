@@ -45,7 +45,7 @@ type control struct {
 	count                    uint32 // segments acknowledged towards the next increment
 	priorCwnd, priorSsthresh uint32 // before the reduction; priorSsthresh 0: not to be undone
 	highSeq                  Seq    // SND.NXT when the state began
-	undoMarker               Seq
+	undoMarker               uint64 // position of SND.UNA when the reduction began
 	undoRexmt                int32  // retransmissions not known to be in vain
 	rexmtStamp               uint32 // timestamp clock at the first of them
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/ring"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -561,4 +563,44 @@ func TestNames(t *testing.T) {
 		require.NotEqual(t, Error(99).Error(), e.Error())
 	}
 	require.Equal(t, wire.FIN, FIN)
+}
+
+// cheat is a stream whose user takes back what is in it, as one in shared memory
+// may.
+type cheat struct {
+	*ring.Stream
+	peeks int
+}
+
+func (s *cheat) Peek(off, n int) (a, b []byte) {
+	if s.peeks--; s.peeks < 0 {
+		return nil, nil
+	}
+	return s.Stream.Peek(off, n)
+}
+
+// A send stream that holds less than it said sends less, and no empty segments
+// without end.
+func TestSendStreamLies(t *testing.T) {
+	p := established(t)
+	p.c.tx = &cheat{&p.tx, 2}
+	p.write(5 * testMSS)
+	p.wants(ACK, seq(p.snd(0)), text(testMSS))
+	p.wants(ACK, seq(p.snd(testMSS)), text(testMSS))
+	p.wantIdle("there is no more")
+	p.waitFor(time.Minute)
+	p.out = nil
+	p.c.Shutdown(p.now)
+	p.emit()
+	p.out = nil
+	for range 50 {
+		at := p.c.Deadline()
+		if at == clock.Never {
+			break
+		}
+		p.now = max(p.now, at)
+		p.c.Timeout(p.now)
+		p.emit()
+	}
+	p.wantErr(ErrTimeout)
 }

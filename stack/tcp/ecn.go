@@ -36,7 +36,6 @@ func (c *Conn) ecnOnData(s *Segment) {
 	s.ECN = ECT0
 	if c.cc.cwrDue {
 		s.Flags |= CWR
-		c.cc.cwrDue = false
 	}
 }
 

@@ -32,12 +32,18 @@ func (c *Conn) Emit(now clock.Time, out Output) (more bool) {
 }
 
 // segment begins a segment with an ACK, the window and the options that every
-// segment has, in the layer's scratch.
+// segment has, in the layer's scratch. It clears what counts and no more: this is a
+// good part of what a segment costs.
 func (c *Conn) segment(now clock.Time, seq Seq, flags wire.TCPFlags) *Segment {
 	s := &c.layer.out
-	*s = Segment{Seq: seq, Ack: c.rcv.nxt, Flags: flags | ACK, Window: c.selectWindow(), Options: wire.NoTCPOptions()}
+	s.Seq, s.Ack, s.Flags, s.ECN = seq, c.rcv.nxt, flags|ACK, NotECT
+	s.Window, s.Urgent = c.selectWindow(), 0
+	s.Payload, s.Wrapped = nil, nil
+	o := &s.Options
+	o.MSS, o.WScale, o.SACKPermitted, o.NSACK = 0, -1, false, 0 // so that no block counts
+	o.Timestamp = wire.TCPTimestamp{}
 	if c.ts.on {
-		s.Options.Timestamp = wire.TCPTimestamp{Has: true, Val: c.timestamp(now), Ecr: c.ts.recent}
+		o.Timestamp = wire.TCPTimestamp{Has: true, Val: c.timestamp(now), Ecr: c.ts.recent}
 	}
 	if c.opt.ecn && c.cc.echoCE {
 		s.Flags |= ECE

@@ -79,6 +79,21 @@ func (t *tape) segment(p *script) *Segment {
 	return s
 }
 
+// fuzzConfig is the configuration that a byte stands for.
+func fuzzConfig(b byte) setup {
+	return with(func(c *Config) {
+		c.SACK, c.RACK, c.WindowScale = b&1 != 0, b&2 == 0, b&4 != 0
+		c.Pacing, c.ECN = b&8 != 0, ECNMode(b>>4%3)
+		c.OutOfOrder = 3
+		if b&64 != 0 {
+			c.ReceiveBuffer, c.ReceiveBufferMax = 3000, 3000
+		}
+		if b&128 != 0 {
+			c.Congestion, c.HyStart = "cubic", true
+		}
+	})
+}
+
 // FuzzConnection does what the bytes say to a connection: segments, user calls,
 // ICMP errors and time. Nothing may panic, loop, contradict itself, send
 // what was not written, or keep memory once it is closed.
@@ -91,17 +106,7 @@ func FuzzConnection(f *testing.F) {
 		in := tape(data)
 		state := fuzzStates[int(in.byte())%len(fuzzStates)]
 		config := in.byte()
-		p := ready[state](t, with(func(c *Config) {
-			c.SACK, c.RACK, c.WindowScale = config&1 != 0, config&2 == 0, config&4 != 0
-			c.Pacing, c.ECN = config&8 != 0, ECNMode(config>>4%3)
-			c.OutOfOrder = 3
-			if config&64 != 0 {
-				c.ReceiveBuffer, c.ReceiveBufferMax = 3000, 3000
-			}
-			if config&128 != 0 {
-				c.Congestion, c.HyStart = "cubic", true
-			}
-		}))
+		p := ready[state](t, fuzzConfig(config))
 		for step := 0; len(in) > 0 && step < 500; step++ {
 			p.fuzzStep(&in)
 			p.checkOutput()

@@ -367,3 +367,18 @@ func TestConfigIsChecked(t *testing.T) {
 		require.Contains(t, err.Error(), "tcp: ")
 	}
 }
+
+// RFC 7323 §2.2: the window of the SYN-ACK that ends a simultaneous open is not
+// scaled.
+func TestSynSentSimultaneousOpenWindow(t *testing.T) {
+	p, syn := synSent(t, with(func(c *Config) { c.WindowScale = true }), peer(func(syn *Segment) { syn.Options.WScale = 7 }))
+	syn.Flags = SYN
+	p.c.Arrives(p.now, syn)
+	p.emit()
+	p.wants(SYN | ACK)
+	p.arrives(SYN|ACK, seq(p.irs), ack(p.snd(0)), win(1100))
+	p.wants(ACK)
+	p.write(5000)
+	p.wants(ACK, text(testMSS))
+	p.wantIdle("the window has room for one segment")
+}

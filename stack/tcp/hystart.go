@@ -15,7 +15,7 @@ const (
 
 // hystartState are the variables of RFC 9406 section 4.2.
 type hystartState struct {
-	windowEnd Seq
+	windowEnd uint64        // see position
 	last      time.Duration // lastRoundMinRTT
 	current   time.Duration // currentRoundMinRTT
 	baseline  time.Duration // cssBaselineMinRtt
@@ -34,8 +34,8 @@ func (c *Conn) hystart(acked uint32, rtt time.Duration) uint32 {
 	if !c.layer.cfg.HyStart || cc.ssthresh != infinite {
 		return cc.growSlow(acked)
 	}
-	if !h.started || !c.snd.una.Before(h.windowEnd) {
-		h.nextRound(c.snd.nxt)
+	if !h.started || c.count.delivered >= h.windowEnd {
+		h.nextRound(c.position(c.snd.nxt))
 		if h.inCSS {
 			h.rounds++
 			if h.rounds >= hystartRounds {
@@ -65,9 +65,9 @@ func (c *Conn) hystart(acked uint32, rtt time.Duration) uint32 {
 
 // nextRound begins a round, which ends when what is in flight now is
 // acknowledged.
-func (h *hystartState) nextRound(nxt Seq) {
+func (h *hystartState) nextRound(end uint64) {
 	h.started = true
-	h.windowEnd = nxt
+	h.windowEnd = end
 	h.last, h.current, h.samples = h.current, hystartUnmeasured, 0
 }
 

@@ -18,9 +18,11 @@ type Layer struct {
 	cookies    cookieKeys
 	challenges limiter
 	out        Segment // what Emit hands to Output
-	flights    *flight // free scoreboards
-	holes      *holes  // free lists of ranges
-	stats      Stats
+	// unpredicted is for tests: every segment goes the whole way.
+	unpredicted bool
+	flights     *flight // free scoreboards
+	holes       *holes  // free lists of ranges
+	stats       Stats
 }
 
 // Stats counts what happened in a Layer since it was made.
@@ -28,6 +30,7 @@ type Stats struct {
 	ActiveOpens, PassiveOpens   uint64 // RFC 4022: tcpActiveOpens, tcpPassiveOpens
 	AttemptFails, EstabResets   uint64
 	InSegments, OutSegments     uint64
+	Predicted                   uint64 // of InSegments, those that header prediction took
 	RetransmittedSegments       uint64
 	ResetsSent                  uint64
 	Timeouts, LossProbes        uint64

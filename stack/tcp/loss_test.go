@@ -346,3 +346,30 @@ func TestRecoveryWithoutRACK(t *testing.T) {
 	p.arrives(ACK, ack(p.seg(0)), sack(p.seg(2), p.seg(6)))
 	p.wantSegments(1, 2)
 }
+
+// RFC 8985 §6.2, step 5: new data leaves while a segment may only be late, and
+// the timer that waits for it goes on.
+func TestRACKTimerOutlivesNewData(t *testing.T) {
+	p := sending(t, 6)
+	p.c.cc.rack.seen = true
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK, ack(p.seg(0)), sack(p.seg(1), p.seg(4)))
+	p.wantIdle("it may only be late")
+	at := p.c.Deadline()
+	require.Equal(t, p.now.Add(rtt/4), at)
+	p.write(2 * testMSS)
+	p.wantSegments(6, 8)
+	require.Equal(t, at, p.c.Deadline())
+	p.near(rtt/4, p.waitFor(time.Second))
+	p.wants(ACK, seq(p.seg(0)), text(testMSS))
+}
+
+// RFC 2018 §5: a block that cannot be is no block, and does not hide the good one
+// inside of it that follows.
+func TestSACKBogusBlockHidesNothing(t *testing.T) {
+	p := sending(t, 10)
+	p.arrives(ACK, ack(p.seg(0)), sack(p.seg(1), p.seg(50)))
+	require.Zero(t, p.c.Info(p.now).Sacked)
+	p.arrives(ACK, ack(p.seg(0)), sack(p.seg(1), p.seg(3)))
+	require.Equal(t, uint32(2), p.c.Info(p.now).Sacked)
+}

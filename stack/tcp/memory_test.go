@@ -75,7 +75,7 @@ type pair struct {
 	layer  *Layer
 	a, b   Conn
 	tx, rx [2]ring.Stream
-	ab, ba loop
+	ab, ba *loop
 }
 
 func (p *pair) connect(t testing.TB, port uint16) {
@@ -84,9 +84,9 @@ func (p *pair) connect(t testing.TB, port uint16) {
 	p.tx, p.rx = [2]ring.Stream{}, [2]ring.Stream{}
 	p.a.Init(p.layer, id, 1500, &p.tx[0], &p.rx[0])
 	p.b.Init(p.layer, back, 1500, &p.tx[1], &p.rx[1])
-	p.ab.from, p.ab.to, p.ba.from, p.ba.to = &p.a, &p.b, &p.b, &p.a
+	p.aim()
 	p.a.Connect(p.now)
-	p.a.Emit(p.now, &p.ab)
+	p.a.Emit(p.now, p.ab)
 	p.b.Accept(p.now, &p.ab.queue[0])
 	p.ab.n = 0
 	p.run()
@@ -94,6 +94,9 @@ func (p *pair) connect(t testing.TB, port uint16) {
 		t.Fatal("no connection")
 	}
 }
+
+// aim joins the pair's connections, where it shares the loops with others.
+func (p *pair) aim() { p.ab.from, p.ab.to, p.ba.from, p.ba.to = &p.a, &p.b, &p.b, &p.a }
 
 // run lets segments cross until nobody has more to say now.
 func (p *pair) run() {
@@ -111,7 +114,7 @@ func newPair(t testing.TB) *pair {
 	cfg := DefaultConfig()
 	layer, err := NewLayer(cfg)
 	require.NoError(t, err)
-	return &pair{now: clock.Time(time.Hour), layer: layer}
+	return &pair{now: clock.Time(time.Hour), layer: layer, ab: new(loop), ba: new(loop)}
 }
 
 // No segment allocates, in either direction.
@@ -147,7 +150,7 @@ func TestNoAllocationInRecovery(t *testing.T) {
 	transfer := func() {
 		p.tx[0].Write(buf)
 		p.now = p.now.Add(time.Millisecond)
-		p.a.Emit(p.now, &p.ab)
+		p.a.Emit(p.now, p.ab)
 		copy(p.ab.queue[1:], p.ab.queue[2:p.ab.n]) // the second is lost
 		p.ab.n--
 		for i := range p.ab.n {
@@ -200,54 +203,4 @@ func TestAllocationsOfALife(t *testing.T) {
 	allocs := testing.AllocsPerRun(50, life)
 	t.Logf("%.0f allocations for both ends of a connection", allocs)
 	require.LessOrEqual(t, allocs, 4.0)
-}
-
-// BenchmarkBulk is what the state machine costs for a full segment at both ends.
-func BenchmarkBulk(b *testing.B) {
-	p := newPair(b)
-	p.connect(b, 1000)
-	buf := make([]byte, 32*1448)
-	b.SetBytes(int64(len(buf)))
-	for b.Loop() {
-		p.tx[0].Write(buf)
-		for p.rx[1].Used() < len(buf) && p.tx[0].Used() > 0 {
-			p.run()
-		}
-		p.b.ReceiveRead(p.now, p.rx[1].Read(buf))
-	}
-}
-
-// BenchmarkRequest is a byte each way.
-func BenchmarkRequest(b *testing.B) {
-	p := newPair(b)
-	p.connect(b, 1000)
-	buf := make([]byte, 1)
-	for b.Loop() {
-		p.tx[0].Write(buf)
-		p.run()
-		p.b.ReceiveRead(p.now, p.rx[1].Read(buf))
-		p.tx[1].Write(buf)
-		p.run()
-		p.a.ReceiveRead(p.now, p.rx[0].Read(buf))
-	}
-}
-
-// BenchmarkLife is a connection from SYN to CLOSED with a byte in it.
-func BenchmarkLife(b *testing.B) {
-	p := newPair(b)
-	buf := make([]byte, 1)
-	port := uint16(0)
-	for b.Loop() {
-		port++
-		p.connect(b, port)
-		p.tx[0].Write(buf)
-		p.run()
-		p.b.ReceiveRead(p.now, p.rx[1].Read(buf))
-		p.a.Close(p.now)
-		p.run()
-		p.b.Close(p.now)
-		p.run()
-		p.now = p.now.Add(2 * time.Minute)
-		p.a.Timeout(p.now)
-	}
 }

@@ -12,11 +12,10 @@ const reorderPersist = 16
 
 // rackState is the part of RACK that outlives what is in flight.
 type rackState struct {
-	mult    uint8 // RACK.reo_wnd_mult
-	persist uint8 // RACK.reo_wnd_persist
-	seen    bool  // RACK.reordering_seen
-	inRound bool  // a DSACK was counted in this round
-	round   Seq   // RACK.dsack_round
+	round   uint64 // RACK.dsack_round, see position
+	mult    uint8  // RACK.reo_wnd_mult
+	persist uint8  // RACK.reo_wnd_persist
+	seen    bool   // RACK.reordering_seen
 }
 
 // sentAfter reports whether a segment left after another; of one batch the one
@@ -61,10 +60,10 @@ func (c *Conn) reorderWindow() time.Duration {
 // out to be in vain.
 func (c *Conn) rackDSACK() {
 	k := &c.cc.rack
-	if k.inRound && c.snd.una.Before(k.round) {
+	if c.count.delivered < k.round {
 		return
 	}
-	k.inRound, k.round = true, c.snd.nxt
+	k.round = c.position(c.snd.nxt)
 	k.mult = min(max(1, k.mult), 254) + 1
 	k.persist = reorderPersist
 	k.seen = true

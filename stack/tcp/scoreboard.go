@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
 )
 
 // Sizes of a scoreboard, in segments: at first, and at most for one that goes
@@ -57,8 +58,8 @@ type flight struct {
 	// reno counts duplicate ACKs, each of which tells that some segment
 	// arrived, where SACK does not tell which (RFC 6582 section 3.2).
 	reno  uint32
-	cache [4]struct{ left, right Seq } // SACK blocks of the last ACK
-	next  *flight                      // in the layer's free list
+	cache [wire.MaxSACK]span // SACK blocks of the last ACK
+	next  *flight            // in the layer's free list
 }
 
 // rec returns the record of an index from first to first+n-1.

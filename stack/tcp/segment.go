@@ -48,13 +48,11 @@ type Segment struct {
 // field. Its payload stays where it is. Malformed options are an error, and s is then
 // not to be used.
 func (s *Segment) Parse(t wire.TCP, ecn ECN) error {
-	options, err := wire.ParseTCPOptions(t.Options())
-	if err != nil {
-		return err
-	}
-	*s = Segment{Seq: t.Seq(), Ack: t.Ack(), Flags: t.Flags(), ECN: ecn, Window: t.Window(),
-		Urgent: t.Urgent(), Options: options, Payload: t.Payload()}
-	return nil
+	_ = t[wire.TCPLen-1]
+	s.Seq, s.Ack, s.Flags, s.ECN = t.Seq(), t.Ack(), t.Flags(), ecn
+	s.Window, s.Urgent = t.Window(), t.Urgent()
+	s.Payload, s.Wrapped = t.Payload(), nil
+	return s.Options.Parse(t.Options())
 }
 
 // PayloadLen returns how many bytes of text the segment has.
@@ -85,7 +83,8 @@ type Output interface {
 	// nothing was sent, and Emit ends. The caller writes the header from s and
 	// what it knows of the connection, the options by wire.PutTCPOptions and the
 	// payload from the stream's own bytes, in one copy. s is valid during the call
-	// only.
+	// only and not to be changed, and no connection of the layer may be told to Emit
+	// meanwhile: the next segment is made from this one.
 	Send(s *Segment) bool
 }
 

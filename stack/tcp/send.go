@@ -98,31 +98,37 @@ func (c *Conn) emitAgain(now clock.Time, out Output, i uint32) bool {
 	r.mark |= everRexmt
 	r.at = now
 	c.retransmitted(now, s.PayloadLen())
-	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
-		c.armRTO(now)
-	}
+	c.armForSegment(now)
 	return true
 }
 
 // emitNew sends text that was never sent, and the FIN. It cuts what may go now
 // into full segments; all of them have the same options and leave together.
 func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
-	if !c.wantsToSend() {
+	unsent := c.unsent()
+	if unsent == 0 && (!c.snd.finWanted || c.snd.finSent) {
 		c.due.override = false
 		return true
 	}
 	c.restartAfterIdle(now)
 	c.restoreMTU(now)
-	allow := c.allowance(now)
-	batch := 0
-	for allow > 0 || c.finMayGo() {
-		n, ok := c.emitNext(now, out, allow, batch)
+	allow := c.allowance(now, unsent)
+	var s *Segment
+	for allow > 0 || c.finMayGo(unsent) {
+		first := s == nil
+		if first {
+			s = c.newSegment(now)
+		}
+		n, ok := c.emitNext(now, out, s, allow, unsent, first)
 		if !ok {
 			return false
 		}
+		if n == 0 && !c.snd.finSent {
+			return true // the stream has less than it said
+		}
 		*sentNew = true
 		allow -= n
-		batch++
+		unsent -= n
 		c.due.override = false
 	}
 	c.validateWindow(now)
@@ -130,8 +136,8 @@ func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
 }
 
 // allowance returns how many bytes of new text may leave now.
-func (c *Conn) allowance(now clock.Time) int {
-	unsent, mss := c.unsent(), int(c.snd.mss)
+func (c *Conn) allowance(now clock.Time, unsent int) int {
+	mss := int(c.snd.mss)
 	room := 0
 	if pipe := c.pipe(); pipe < c.cc.cwnd {
 		room = int(c.cc.cwnd - pipe)
@@ -172,24 +178,32 @@ func (c *Conn) holdPartial(allow, partial, unsent int) bool {
 
 // finMayGo reports whether the FIN can be sent alone: behind all text, and in
 // the peer's window.
-func (c *Conn) finMayGo() bool {
-	return c.snd.finWanted && !c.snd.finSent && c.unsent() == 0 && c.usable() > 0
+func (c *Conn) finMayGo(unsent int) bool {
+	return c.snd.finWanted && !c.snd.finSent && unsent == 0 && c.usable() > 0
 }
 
-// emitNext sends one new segment of at most allow bytes and returns how many it
-// took. batch is how many went before it in this call.
-func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool) {
+// newSegment begins the first of the segments that emitNext sends: the others of
+// the same Emit have the same ACK, window and timestamp.
+func (c *Conn) newSegment(now clock.Time) *Segment {
 	s := c.segment(now, c.snd.nxt, 0)
-	if batch == 0 && (c.holes != nil || c.ack.hasDSACK) && c.mustAck() {
+	if (c.holes != nil || c.ack.hasDSACK) && c.mustAck() {
 		c.putSACK(&s.Options, min(maxOptions-s.Options.Len(false), int(c.snd.mss)-1))
 	}
-	base := 0
-	if s.Options.Timestamp.Has {
-		base = timestampLen
+	return s
+}
+
+// emitNext sends one new segment of at most allow bytes, of the unsent that there
+// are, and returns how many it took. s is newSegment's and, unless this is the
+// first, was sent before.
+func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent int, first bool) (int, bool) {
+	n := min(allow, int(c.snd.mss))
+	if !first {
+		s.Seq, s.Flags, s.ECN, s.Urgent = c.snd.nxt, s.Flags&(ACK|ECE), NotECT, 0
+		s.Options.NSACK = 0
+	} else if k := int(s.Options.NSACK); k > 0 {
+		n = min(n, int(c.snd.mss)-sackLen-k*sackBlockLen)
 	}
-	n := min(allow, int(c.snd.mss)-(s.Options.Len(false)-base))
-	unsent := c.unsent()
-	c.fill(s, c.snd.nxt, n)
+	s.Payload, s.Wrapped = c.tx.Peek(int(c.snd.nxt-c.snd.una), n)
 	n = s.PayloadLen()
 	r := sent{seq: c.snd.nxt, at: now}
 	if n == unsent && c.snd.finWanted && c.usable() > n {
@@ -201,19 +215,25 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 	if n > 0 && n == unsent {
 		r.mark |= pushed
 	}
-	if r.mark&pushed != 0 || n > 0 && n == allow && batch > 0 {
+	if r.mark&pushed != 0 || n > 0 && n == allow && !first {
 		s.Flags |= PSH
 	}
 	if n > 0 {
 		c.ecnOnData(s)
+	} else if !s.has(FIN) {
+		return 0, true
 	}
 	c.putUrgent(s)
 	if !c.send(out, s) {
 		return 0, false
 	}
-	r.end = s.end()
+	r.end = s.Seq.Add(n)
 	if r.mark&hasFIN != 0 {
-		c.snd.fin, c.snd.finSent = r.end-1, true
+		c.snd.fin, c.snd.finSent = r.end, true
+		r.end++
+	}
+	if s.Flags&CWR != 0 {
+		c.cc.cwrDue = false
 	}
 	if n < int(c.snd.mss) {
 		c.snd.small = r.end
@@ -227,9 +247,7 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 	c.cc.sentAt = now
 	c.paced(now, n)
 	c.dataSent(now)
-	if c.timer.kind != timerRTO || c.timer.rexmtAt == clock.Never {
-		c.armRTO(now)
-	}
+	c.armForSegment(now)
 	return n, true
 }
 

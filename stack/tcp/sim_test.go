@@ -2,7 +2,9 @@ package tcp
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"time"
 
@@ -86,6 +88,7 @@ type sim struct {
 	trace   func(format string, args ...any)
 	buffers [][]byte
 	free    func(now clock.Time) bool // tells whether segments cross at all
+	sum     uint32                    // of all that was sent, and when
 }
 
 // content is byte i of what a side writes.
@@ -161,6 +164,9 @@ func (e *end) transmit(s *Segment) {
 	if m.trace != nil {
 		m.trace("%v %d> %v seq %d:%d ack %d win %d %v", time.Duration(m.now), e.side, s.Flags, s.Seq, s.end(), s.Ack, s.Window, s.Options.SACK[:s.Options.NSACK])
 	}
+	var moment [8]byte
+	binary.LittleEndian.PutUint64(moment[:], uint64(m.now))
+	m.sum = crc32.Update(crc32.Update(m.sum, crc32.IEEETable, moment[:]), crc32.IEEETable, b[:at+n])
 	m.cross(e, b[:at+n], s.ECN)
 }
 

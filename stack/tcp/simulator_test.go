@@ -93,9 +93,13 @@ func drawSim(seed uint64) *sim {
 
 // runSeed checks that every byte arrives once and in order; a user of a dying
 // peer may get an error instead.
-func runSeed(seed uint64, trace func(string, ...any)) (err error) {
+func runSeed(seed uint64, trace func(string, ...any)) error {
 	m := drawSim(seed)
 	m.trace = trace
+	return m.check(seed)
+}
+
+func (m *sim) check(seed uint64) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("at %v: %v", time.Duration(m.now)-time.Hour, v)

@@ -45,7 +45,7 @@ type sendSequence struct {
 	iss    Seq    // number of the SYN
 	up     Seq    // urgent pointer: behind the last urgent byte
 	fin    Seq    // number of the FIN, once finSent
-	small  Seq    // end of the last segment sent that was not full (Nagle)
+	small  Seq    // end of the last segment sent that was not full (Nagle), or una
 	maxWnd uint32 // largest window seen
 	mtu    uint16 // of the path, of whole IP packets
 	route  uint16 // the same before anything was found out about the path
@@ -223,12 +223,20 @@ func (c *Conn) dropHoles() {
 }
 
 // first returns the sequence number of the first byte in the send stream: the
-// stream holds what is not acknowledged, and no SYN.
+// stream holds what is not acknowledged, and no SYN. (SND.UNA alone does not
+// tell: after 4 GiB it comes by ISS again.)
 func (c *Conn) first() Seq {
-	if c.snd.una == c.snd.iss {
+	if c.state == SynSent || c.state == SynReceived {
 		return c.snd.iss + 1
 	}
 	return c.snd.una
+}
+
+// position returns how many bytes in all lie in front of a number near SND.UNA.
+// Unlike a number it may be kept for as long as one wants, because it does not
+// come round.
+func (c *Conn) position(seq Seq) uint64 {
+	return c.count.delivered + uint64(int64(seq.Sub(c.snd.una)))
 }
 
 // unsent returns how many bytes the user wrote that were never sent.

@@ -87,6 +87,15 @@ func (c *Conn) armRTO(now clock.Time) {
 	c.timer.kind, c.timer.rexmtAt = timerRTO, c.clampToUser(at)
 }
 
+// armForSegment starts it for a segment that leaves, unless it runs already (RFC
+// 6298 section 5, rule 5.1) or RACK waits for reordered segments; instead of a
+// probe it starts anew.
+func (c *Conn) armForSegment(now clock.Time) {
+	if c.timer.rexmtAt == clock.Never || c.timer.kind != timerRTO && c.timer.kind != timerReorder {
+		c.armRTO(now)
+	}
+}
+
 // stopRexmt stops it (RFC 6298 section 5, rule 5.2).
 func (c *Conn) stopRexmt() { c.timer.rexmtAt = clock.Never }
 

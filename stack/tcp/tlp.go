@@ -55,8 +55,9 @@ func (c *Conn) emitTail(now clock.Time, out Output) bool {
 		return true
 	}
 	again := false
-	if n := min(c.unsent(), c.usable(), int(c.snd.mss)); n > 0 {
-		if _, ok := c.emitNext(now, out, n, 0); !ok {
+	unsent := c.unsent()
+	if n := min(unsent, c.usable(), int(c.snd.mss)); n > 0 {
+		if _, ok := c.emitNext(now, out, c.newSegment(now), n, unsent, true); !ok {
 			c.due.tail = true
 			return false
 		}

@@ -7,7 +7,7 @@ import "kitnet.dev/kit/stack/clock"
 func (c *Conn) beginUndo() {
 	cc := &c.cc
 	cc.undoing = true
-	cc.undoMarker = c.snd.una
+	cc.undoMarker = c.count.delivered
 	cc.undoRexmt = 0
 	cc.rexmtStamp, cc.hasStamp = 0, false
 	if f := c.flight; f != nil {
@@ -151,7 +151,7 @@ func (c *Conn) sawDSACK(d span, ack Seq) {
 	cc := &c.cc
 	c.count.duplicates++
 	c.rackDSACK()
-	if cc.undoing && !d.left.Before(cc.undoMarker) && cc.hasStamp {
+	if cc.undoing && int64(c.position(d.left)-cc.undoMarker) >= 0 && cc.hasStamp {
 		cc.undoRexmt--
 	}
 }

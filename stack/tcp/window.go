@@ -11,8 +11,9 @@ import (
 // section 3.8.6, SHLD-14), and goes on only by a good step, so that the sender
 // is not led to small segments (section 3.8.6.2.2, MUST-39).
 func (c *Conn) selectWindow() uint16 {
-	edge := c.rcv.nxt.Add(c.freeReceive())
-	if edge.Sub(c.rcv.adv) >= c.goodStep() || c.rcv.adv == c.rcv.nxt && edge != c.rcv.adv && c.rx.Used() == 0 {
+	used, limit := c.rx.Used(), c.rx.Limit()
+	edge := c.rcv.nxt.Add(c.freeOf(limit, used))
+	if edge.Sub(c.rcv.adv) >= c.goodStep(limit) || c.rcv.adv == c.rcv.nxt && edge != c.rcv.adv && used == 0 {
 		c.rcv.adv = edge
 	}
 	field := c.rcvWnd() >> c.rcv.scale
@@ -24,14 +25,13 @@ func (c *Conn) selectWindow() uint16 {
 }
 
 // freeReceive returns how many bytes from RCV.NXT on have room.
-func (c *Conn) freeReceive() int {
-	return min(max(0, c.rx.Limit()-c.rx.Used()), 65535<<c.rcv.scale)
-}
+func (c *Conn) freeReceive() int { return c.freeOf(c.rx.Limit(), c.rx.Used()) }
+
+// freeOf is the same of a buffer with this limit and so many bytes in it.
+func (c *Conn) freeOf(limit, used int) int { return min(max(0, limit-used), 65535<<c.rcv.scale) }
 
 // goodStep is min(Fr*RCV.BUFF, Eff.snd.MSS) with Fr = 1/2.
-func (c *Conn) goodStep() int32 {
-	return int32(max(1, min(c.rx.Limit()/2, int(c.rcv.mss))))
-}
+func (c *Conn) goodStep(limit int) int32 { return int32(max(1, min(limit/2, int(c.rcv.mss)))) }
 
 // windowUpdateDue reports whether the user read so much that the peer should
 // hear of it without having sent anything: the window would at least double,
@@ -39,7 +39,7 @@ func (c *Conn) goodStep() int32 {
 func (c *Conn) windowUpdateDue() bool {
 	free := uint32(c.freeReceive())
 	now := c.rcvWnd()
-	return free >= 2*now && int32(free-now) >= c.goodStep()
+	return free >= 2*now && int32(free-now) >= c.goodStep(c.rx.Limit())
 }
 
 // measureReceiver estimates the round trip as a receiver can: by the timestamp

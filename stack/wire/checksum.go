@@ -11,13 +11,21 @@ import (
 // parts that begin at even offsets may be passed on as the next one's initial
 // value. A sum of anything but zeros is never 0: 0 appears as 0xFFFF.
 //
-// The words are added 8 bytes at a time in the machine's order and turned round
-// at the end, which RFC 1071 section 2 (B) allows.
+// The words are added 8 or 32 bytes at a time in little-endian order and turned
+// round at the end, which RFC 1071 section 2 (B) allows.
+
+// wideLen is the least length for which sumWide is faster than what stands here.
+const wideLen = 128
 
 // Sum adds the bytes of b to an initial sum. An odd last byte counts as the
 // high half of a word, so only the last part of a packet may have odd length.
 func Sum(b []byte, initial uint16) uint16 {
 	acc := uint64(swap16(initial))
+	if wide && len(b) >= wideLen {
+		n := len(b) &^ 31
+		acc += sumWide(&b[0], n)
+		b = b[n:]
+	}
 	var carry uint64
 	for len(b) >= 64 {
 		c := (*[64]byte)(b)
@@ -78,19 +86,24 @@ func fold32(v uint64) uint16 {
 // of Sum. Over a packet whose field is filled in, the result 0 means intact.
 func Checksum(b []byte, initial uint16) uint16 { return ^Sum(b, initial) }
 
-// CopySum copies src to dst, as copy does, and returns the sum of what it
-// copied added to an initial sum. Where src changes meanwhile the sum may be
-// neither the old bytes' nor the new ones'.
+// CopySum copies src to dst, which do not overlap, as much as copy does, and
+// returns the sum of what it copied added to an initial sum. Where src changes
+// meanwhile the sum may be neither the old bytes' nor the new ones'.
 func CopySum(dst, src []byte, initial uint16) uint16 {
 	n := min(len(dst), len(src))
 	dst, src = dst[:n], src[:n]
-	if n > 64 {
-		// The wide stores of copy and the additions each go faster alone. The
-		// source is summed, because reading what was just stored stalls.
-		copy(dst, src)
-		return Sum(src, initial)
-	}
 	acc := uint64(swap16(initial))
+	if n >= 64 {
+		if !wide {
+			// The wide stores of copy and the additions each go faster alone. The
+			// source is summed, because reading what was just stored stalls.
+			copy(dst, src)
+			return Sum(src, initial)
+		}
+		n &^= 31
+		acc += copySumWide(&dst[0], &src[0], n)
+		dst, src = dst[n:], src[n:]
+	}
 	var carry uint64
 	for len(src) >= 8 && len(dst) >= 8 {
 		v := binary.LittleEndian.Uint64(src)

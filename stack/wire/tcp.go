@@ -143,8 +143,12 @@ func PutTCP(b []byte, f *TCPFields, payloadSum uint16) {
 	control := uint32(header)<<26 | uint32(f.Flags)<<16 | uint32(f.Window)
 	v := uint64(f.Src) + uint64(f.Dst) + uint64(ProtocolTCP) + uint64(header+f.PayloadLen) +
 		uint64(ports) + uint64(f.Seq) + uint64(f.Ack) + uint64(control) + uint64(f.Urgent) + uint64(payloadSum)
-	for o := b[TCPLen:header]; len(o) >= 4; o = o[4:] {
-		v += uint64(get32(o))
+	if o := b[TCPLen:header]; len(o) == 12 { // a timestamp
+		v += uint64(get32(o)) + uint64(get32(o[4:])) + uint64(get32(o[8:]))
+	} else {
+		for ; len(o) >= 4; o = o[4:] {
+			v += uint64(get32(o))
+		}
 	}
 	put32(b[0:], ports)
 	put32(b[4:], uint32(f.Seq))

@@ -176,6 +176,22 @@ func (o *TCPOptions) blocks() int {
 // and what is not there is left out. Beside a timestamp 3 SACK blocks have
 // room, without one 4; those behind are left out.
 func PutTCPOptions(b []byte, o *TCPOptions, syn bool) (n int) {
+	if o.Timestamp.Has && !syn && o.NSACK == 0 && len(b) >= 2+lenTimestamp {
+		putTimestamp((*[2 + lenTimestamp]byte)(b), &o.Timestamp)
+		return 2 + lenTimestamp
+	}
+	return putTCPOptions(b, o, syn)
+}
+
+// putTimestamp writes all the options that most segments have.
+func putTimestamp(b *[2 + lenTimestamp]byte, ts *TCPTimestamp) {
+	put32(b[0:], wordTimestamp)
+	put32(b[4:], ts.Val)
+	put32(b[8:], ts.Ecr)
+}
+
+// putTCPOptions writes any options.
+func putTCPOptions(b []byte, o *TCPOptions, syn bool) (n int) {
 	put := func(v uint32) {
 		put32(b[n:], v)
 		n += 4
