@@ -242,6 +242,18 @@ func TestPAWS(t *testing.T) {
 	p.wantErr(ErrReset)
 }
 
+// RFC 7323 §4.3 takes the timestamp of a segment that is acceptable, and RFC 5961 §5.2 is a test of that: an ACK of
+// what was never sent is answered and its timestamp forgotten, or PAWS would reject all that is genuine from then on.
+func TestTimestampOfForgedACK(t *testing.T) {
+	p := established(t, withTimestamps)
+	recent := p.c.ts.recent
+	p.arrives(FIN|ACK, ack(p.snd(9999)), tsval(recent+200_000))
+	p.wants(ACK, ack(p.rcv(0)), tsecr(recent))
+	p.arrives(ACK, text(1000), tsval(recent+1))
+	p.wants(ACK, ack(p.rcv(1000)), tsecr(recent+1))
+	p.wantIdle("the genuine segment is taken")
+}
+
 // RFC 7323 §4.3: TS.Recent is that of the first segment of a delayed ACK.
 func TestTimestampEcho(t *testing.T) {
 	p := established(t, withTimestamps, noQuick)
