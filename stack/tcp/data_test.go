@@ -326,23 +326,55 @@ func TestNoACKLoop(t *testing.T) {
 
 // ESTABLISHED: sending
 
-// Full segments, PSH at the end of what was written, and of what the window allows
-// (RFC 9293 §3.9.1.2).
+// Full segments, PSH at the end of what was written (RFC 9293 §3.9.1.2, MUST-61).
 func TestSendSegments(t *testing.T) {
 	p := established(t)
 	p.write(2500)
 	require.Zero(t, p.wants(ACK, seq(p.snd(0)), text(1000)).Flags&PSH)
-	require.Zero(t, p.wants(ACK, seq(p.snd(1000)), text(1000)).Flags&PSH)
+	p.wants(ACK, seq(p.snd(1000)), text(1000))
 	p.wants(ACK|PSH, seq(p.snd(2000)), text(500))
 	p.c.SetSendBuffer(1 << 20)
 	p.arrives(ACK)
 	p.write(20000)
-	cwnd := p.c.Info(p.now).Cwnd
-	for i := range cwnd {
-		s := p.wants(ACK, text(1000))
-		require.Equal(t, i == cwnd-1, s.Flags&PSH != 0)
+	for range p.c.Info(p.now).Cwnd {
+		p.wants(ACK, text(1000))
 	}
 	p.wantIdle("cwnd is full")
+}
+
+// RFC 9293 §3.9.1.2: PSH where nothing follows in the buffer, and at the end of each burst of several segments, by default of two
+// where the round trip is long.
+func TestPushEndsBursts(t *testing.T) {
+	pushes := func(p *script) (at []int) {
+		for i, s := range p.out {
+			if s.Flags&PSH != 0 {
+				at = append(at, i+1)
+			}
+		}
+		p.out = nil
+		return at
+	}
+	p := established(t)
+	p.write(20000)
+	require.Equal(t, []int{2, 4, 6, 8, 10}, pushes(p), "cwnd is 10")
+	p.arrives(ACK, ack(p.snd(1000)))
+	require.Equal(t, []int{2}, pushes(p), "slow start")
+	p = established(t)
+	p.write(7000)
+	require.Equal(t, []int{2, 4, 6, 7}, pushes(p), "the last is the end of what was written")
+	p = established(t, with(func(cfg *Config) { cfg.MinBurst = 8 }))
+	p.write(20000)
+	require.Equal(t, []int{5, 10}, pushes(p), "no burst is more than half of cwnd")
+	p.arrives(ACK, ack(p.snd(3000)))
+	require.Equal(t, []int{6}, pushes(p), "six may leave")
+	p = established(t)
+	p.c.cc.cwnd = 3
+	p.write(5000)
+	require.Empty(t, pushes(p), "one segment is no burst")
+	p = established(t)
+	p.c.rtt.min = 100 * time.Microsecond
+	p.write(20000)
+	require.Equal(t, []int{5, 10}, pushes(p), "a short round trip makes bursts long")
 }
 
 // RFC 6691 §2: SACK blocks shorten the segment that carries them, and no other.

@@ -18,6 +18,7 @@ type Layer struct {
 	cookies    cookieKeys
 	challenges limiter
 	out        Segment // what Emit hands to Output
+	burst      bursts
 	flights    *flight // free scoreboards
 	holes      *holes  // free lists of ranges
 	stats      Stats

@@ -196,12 +196,12 @@ func (c *Conn) emitNext(now clock.Time, out Output, allow, batch int) (int, bool
 		s.Flags |= FIN
 		r.mark |= hasFIN
 	}
-	// PSH at the end of what was written, and of a batch (RFC 9293 section
+	// PSH at the end of what was written, and of a burst (RFC 9293 section
 	// 3.9.1.2, SHLD-28).
 	if n > 0 && n == unsent {
 		r.mark |= pushed
 	}
-	if r.mark&pushed != 0 || n > 0 && n == allow && batch > 0 {
+	if c.endsBurst(n, allow, batch == 0) || r.mark&pushed != 0 {
 		s.Flags |= PSH
 	}
 	if n > 0 {
