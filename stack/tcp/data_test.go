@@ -408,6 +408,41 @@ func TestNagle(t *testing.T) {
 	p.wants(ACK, text(5))
 }
 
+// RFC 9293 §3.9.1.2, MAY-15: what was sent without PUSH waits for the rest; MUST-60: not for long; MUST-61: PSH is on the last
+// of what was buffered.
+func TestMore(t *testing.T) {
+	p := established(t)
+	p.c.SetNoDelay(true)
+	p.c.SetMore(true)
+	p.write(40)
+	p.write(1000)
+	require.Zero(t, p.wants(ACK, text(1000)).Flags&PSH)
+	p.wantIdle("40 bytes wait for the rest")
+	p.c.SetMore(false)
+	p.write(60)
+	p.wants(ACK|PSH, text(100))
+	p.arrives(ACK)
+
+	p.c.SetMore(true)
+	p.write(40)
+	p.c.SetNoDelay(true)
+	p.emit()
+	require.Zero(t, p.wants(ACK, text(40)).Flags&PSH, "made to leave before the rest came")
+	p.arrives(ACK)
+
+	p.write(40)
+	p.near(200*time.Millisecond, p.waitFor(time.Second))
+	p.wants(ACK|PSH, text(40))
+	p.arrives(ACK)
+
+	p.c.SetMore(true)
+	p.write(40)
+	p.wantIdle("it waits")
+	p.c.Shutdown(p.now)
+	p.emit()
+	p.wants(FIN|ACK|PSH, text(40))
+}
+
 // TCP_CORK holds what is not full, for 200 ms at most, or until it is taken out.
 func TestCork(t *testing.T) {
 	p := established(t)
@@ -417,6 +452,12 @@ func TestCork(t *testing.T) {
 	p.write(1300)
 	p.wants(ACK, text(1000))
 	p.wantIdle("corked")
+	p.c.SetNoDelay(true)
+	p.emit()
+	p.wants(ACK|PSH, text(300)) // tcp(7): the option flushes even so
+	p.write(1300)
+	p.wants(ACK, text(1000))
+	p.wantIdle("corked again")
 	p.arrives(ACK)
 	p.wantIdle("corked")
 	p.near(200*time.Millisecond, p.waitFor(time.Second))

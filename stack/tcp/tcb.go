@@ -105,6 +105,7 @@ type settings struct {
 	keepAlive     bool
 	noDelay       bool
 	cork          bool
+	more          bool // the last SEND had no PUSH
 	quickACK      bool
 	fixedSend     bool // the buffer's size is the user's
 	fixedReceive  bool
