@@ -18,12 +18,12 @@ import (
 // script is one file.
 type script struct {
 	path string
-	name string // the last folder and the file, without .pkt: fast_retransmit/fr-4pkt
+	name string // below gtests/net/tcp, without .pkt: fast_retransmit/fr-4pkt
 	// local is the address that the script wants the host to have; empty: the default.
 	local string
 }
 
-// folder is the first part of the name.
+// folder is the name's.
 func (s script) folder() string { return filepath.Dir(s.name) }
 
 // result is what became of a script.
@@ -64,8 +64,13 @@ func findScripts(folder string, only *regexp.Regexp) (found []script, err error)
 	return found, err
 }
 
+// nameOf is the part of a path behind packetdrill's own folders; elsewhere, the last folder and the file.
 func nameOf(path string) string {
-	return filepath.Base(filepath.Dir(path)) + "/" + strings.TrimSuffix(filepath.Base(path), ".pkt")
+	path = strings.TrimSuffix(path, ".pkt")
+	if _, name, ok := strings.Cut(path, "/gtests/net/tcp/"); ok {
+		return name
+	}
+	return filepath.Join(filepath.Base(filepath.Dir(path)), filepath.Base(path))
 }
 
 // The network that scripts expect. A host's gateway is nobody in them.

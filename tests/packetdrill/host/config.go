@@ -110,6 +110,7 @@ var settings = []struct {
 	{"tcp_early_retrans", func(c *tcp.Config, v []int) { c.TLP = v[0] == 3 || v[0] == 4 }},
 	{"tcp_recovery", func(c *tcp.Config, v []int) { c.RACK = v[0]&1 != 0 }},
 	{"tcp_slow_start_after_idle", func(c *tcp.Config, v []int) { c.SlowStartAfterIdle = v[0] != 0 }},
+	{"tcp_min_tso_segs", func(c *tcp.Config, v []int) { c.MinBurst = v[0] }},
 	{"tcp_keepalive_time", func(c *tcp.Config, v []int) { c.KeepAliveIdle = seconds(v[0]) }},
 	{"tcp_keepalive_intvl", func(c *tcp.Config, v []int) { c.KeepAliveInterval = seconds(v[0]) }},
 	{"tcp_keepalive_probes", func(c *tcp.Config, v []int) { c.KeepAliveProbes = v[0] }},

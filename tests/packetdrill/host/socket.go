@@ -189,9 +189,13 @@ func (h *Host) Write(fd int, bufs [][]byte, flags int) int {
 		if flags&^known != 0 {
 			return -int(unix.EOPNOTSUPP)
 		}
+		write := s.st.Write
+		if flags&unix.MSG_MORE != 0 {
+			write = s.st.WriteMore
+		}
 		most, put := length(bufs), 0
 		return h.wait(s.blocks(flags), func() (int, bool) {
-			n, err := each(bufs, put, s.st.Write)
+			n, err := each(bufs, put, write)
 			put += n
 			switch {
 			case put == most && err == nil:

@@ -13,10 +13,15 @@ func (h *Host) Setsockopt(fd, level, name int, value []byte) int {
 		if level == unix.IPPROTO_TCP && name == unix.TCP_CONGESTION {
 			return errnoOf(s.st.SetCongestion(string(value)))
 		}
-		if len(value) < 4 {
+		n := 0
+		switch {
+		case len(value) >= 4:
+			n = int(int32(binary.NativeEndian.Uint32(value)))
+		case level == unix.IPPROTO_IP && len(value) > 0: // ip_setsockopt takes a char, too
+			n = int(value[0])
+		default:
 			return -int(unix.EINVAL)
 		}
-		n := int(int32(binary.NativeEndian.Uint32(value)))
 		switch level {
 		case unix.SOL_SOCKET:
 			return s.setSocket(name, n, value)
@@ -31,10 +36,12 @@ func (h *Host) Setsockopt(fd, level, name int, value []byte) int {
 
 func (s *socket) setSocket(name, n int, value []byte) int {
 	switch name {
+	// The kernel doubles both numbers, and answers with that (socket(7)). Twice as much text does fit into what is sent; into
+	// what is received only where segments are full, so that half counts for the window (tcp_win_from_space).
 	case unix.SO_RCVBUF:
 		return errnoOf(s.st.SetReceiveBuffer(n))
 	case unix.SO_SNDBUF:
-		return errnoOf(s.st.SetSendBuffer(n))
+		return errnoOf(s.st.SetSendBuffer(2 * n))
 	case unix.SO_REUSEADDR:
 		return errnoOf(s.st.SetReuseAddr(n != 0))
 	case unix.SO_REUSEPORT:
@@ -88,6 +95,8 @@ func (s *socket) setIP(name, n int) int {
 	case unix.IP_TOS:
 		s.st.SetTOS(uint8(n))
 		return 0
+	case unix.IP_MTU_DISCOVER:
+		return 0 // whatever is asked for, TCP finds the MTU out
 	case unix.IP_TTL:
 		if n < 1 || n > 255 {
 			return -int(unix.EINVAL)
@@ -141,9 +150,9 @@ func (s *socket) getSocket(name int) (n int, ok bool) {
 	case unix.SO_ERROR:
 		return -errnoOf(s.st.TakeError()), true
 	case unix.SO_RCVBUF:
-		return 2 * s.st.ReceiveBuffer(), true // socket(7): the kernel doubles the number, and so it answers
+		return 2 * s.st.ReceiveBuffer(), true
 	case unix.SO_SNDBUF:
-		return 2 * s.st.SendBuffer(), true
+		return s.st.SendBuffer(), true
 	case unix.SO_REUSEADDR:
 		return number(s.st.ReuseAddr()), true
 	case unix.SO_REUSEPORT:

@@ -33,6 +33,9 @@ const (
 	infinite      = 1 << 30
 )
 
+// dupThresh is net.ipv4.tcp_reordering, the least that tcpi_reordering is.
+const dupThresh = 3
+
 // scalesAt is where struct tcp_info has the two window scales, 4 bits each, which unix.TCPInfo leaves out.
 const scalesAt = 6
 
@@ -50,8 +53,9 @@ func (s *socket) info() []byte {
 		Options: uint8(number(i.Timestamps)*optTimestamps | number(i.SACK)*optSACK | number(i.WindowScale)*optWScale | number(i.ECN)*optECN),
 		Rto:     us(i.RTO), Ato: us(i.DelayedACK), Snd_mss: uint32(i.SendMSS), Rcv_mss: uint32(i.ReceiveMSS),
 		Unacked: i.InFlight, Sacked: i.Sacked, Lost: i.Lost, Retrans: i.Retransmitting,
-		Last_data_sent: ms(i.LastSent), Last_ack_recv: ms(i.LastHeard), Pmtu: uint32(i.MTU),
+		Last_data_sent: ms(i.LastSent), Last_data_recv: ms(i.LastReceived), Last_ack_recv: ms(i.LastHeard), Pmtu: uint32(i.MTU),
 		Rtt: us(i.SRTT), Rttvar: us(i.RTTVar), Snd_ssthresh: i.Ssthresh, Snd_cwnd: i.Cwnd,
+		Advmss: uint32(i.AnnouncedMSS), Reordering: max(i.ReorderingExtent, dupThresh),
 		Total_retrans: i.Retransmitted, Pacing_rate: i.PacingRate, Bytes_acked: i.Delivered, Bytes_received: i.Received,
 		Segs_out: i.SegmentsOut, Segs_in: i.SegmentsIn, Notsent_bytes: uint32(i.Unsent), Min_rtt: us(i.MinRTT),
 		Dsack_dups: i.Duplicates, Reord_seen: i.Reorderings, Snd_wnd: i.SendWindow, Rcv_wnd: i.ReceiveWindow,
@@ -70,6 +74,6 @@ func (s *socket) memInfo() []byte {
 	const rcvbuf, sndbuf, count = 1, 3, 9
 	b := make([]byte, 4*count)
 	binary.NativeEndian.PutUint32(b[4*rcvbuf:], uint32(2*s.st.ReceiveBuffer()))
-	binary.NativeEndian.PutUint32(b[4*sndbuf:], uint32(2*s.st.SendBuffer()))
+	binary.NativeEndian.PutUint32(b[4*sndbuf:], uint32(s.st.SendBuffer()))
 	return b
 }

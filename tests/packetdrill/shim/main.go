@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"kitnet.dev/kit/stack/wire"
@@ -87,22 +88,35 @@ func kitConnect(fd C.int, ip C.uint, port C.ushort) C.long {
 	return C.long(h.Connect(int(fd), addrPort(ip, port)))
 }
 
-// buffers are the bytes that an iovec describes. They are the caller's, and valid until its call has ended.
-func buffers(v *C.struct_iovec, n C.int) (out [][]byte) {
+// buffers are the bytes that an iovec describes, false where an address is NULL. They are the caller's, and valid until its call
+// has ended.
+func buffers(v *C.struct_iovec, n C.int) (out [][]byte, ok bool) {
 	for _, b := range unsafe.Slice(v, int(n)) {
+		if b.iov_base == nil && b.iov_len > 0 {
+			return nil, false
+		}
 		out = append(out, unsafe.Slice((*byte)(b.iov_base), int(b.iov_len)))
 	}
-	return out
+	return out, true
+}
+
+// transfer calls f with the buffers of an iovec.
+func transfer(v *C.struct_iovec, n C.int, f func(bufs [][]byte) int) C.long {
+	bufs, ok := buffers(v, n)
+	if !ok {
+		return -C.long(syscall.EFAULT)
+	}
+	return C.long(f(bufs))
 }
 
 //export kitRead
 func kitRead(fd C.int, v *C.struct_iovec, n, flags C.int) C.long {
-	return C.long(h.Read(int(fd), buffers(v, n), int(flags)))
+	return transfer(v, n, func(bufs [][]byte) int { return h.Read(int(fd), bufs, int(flags)) })
 }
 
 //export kitWrite
 func kitWrite(fd C.int, v *C.struct_iovec, n, flags C.int) C.long {
-	return C.long(h.Write(int(fd), buffers(v, n), int(flags)))
+	return transfer(v, n, func(bufs [][]byte) int { return h.Write(int(fd), bufs, int(flags)) })
 }
 
 //export kitFcntl
