@@ -22,6 +22,8 @@ type congestion interface {
 	acked(c *Conn, now clock.Time, n uint32, rtt time.Duration)
 	// reduced returns ssthresh after congestion.
 	reduced(c *Conn) uint32
+	// timedOut tells, behind reduced, that an RTO was the reason.
+	timedOut(c *Conn)
 	// undone takes back what reduced remembered.
 	undone(c *Conn)
 	// idled tells that nothing was sent for this long.
