@@ -172,8 +172,8 @@ func (c *Conn) applicationLimited(now clock.Time) {
 // section 3.2 refines it.
 func (c *Conn) restartAfterIdle(now clock.Time) {
 	cc := &c.cc
-	if !c.layer.cfg.SlowStartAfterIdle || c.inFlight() != 0 || cc.sentAt == clock.Never {
-		return
+	if !c.layer.cfg.SlowStartAfterIdle || c.inFlight() != 0 || cc.sentAt == clock.Never || c.usable() == 0 {
+		return // "begins transmission" is what section 4.1 speaks of, and a closed window lets nothing begin
 	}
 	idle := now.Sub(cc.sentAt)
 	if idle <= c.rtt.rto {

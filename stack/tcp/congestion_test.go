@@ -172,6 +172,23 @@ func TestHyStartEnds(t *testing.T) {
 	require.Equal(t, cc.cwnd, cc.ssthresh)
 }
 
+// RFC 5681 §4.1 has cwnd restart when transmission begins: not while the window is closed, but when it opens.
+func TestRestartWhenWindowOpens(t *testing.T) {
+	p := sending(t, 10)
+	p.write(80 * testMSS)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK, win(0))
+	p.wait(2 * time.Second)
+	require.Equal(t, uint32(40), p.c.Info(p.now).Cwnd)
+	require.InDelta(t, 2.1, p.c.Info(p.now).LastSent.Seconds(), 0.001)
+	p.out = nil
+	p.arrives(ACK)
+	p.wantSegments(30, 40)
+	p.wantIdle("the restart window is IW")
+}
+
 // Pacing spreads a window over its round trip in bursts of a few segments.
 func TestPacing(t *testing.T) {
 	p := established(t, with(func(c *Config) { c.Pacing = true }))
