@@ -73,6 +73,7 @@ const (
 	isShutRead
 	isClosed
 	isSlot // holds a place in the acceptance count of parent
+	isMore // the last write was WriteMore
 )
 
 // What a user wants of the engine, bits of req.
@@ -82,6 +83,7 @@ const (
 	wantShutRead
 	wantClose
 	wantAbort
+	wantMore // look at isMore
 )
 
 // NewStream makes a TCP socket that is neither bound nor connected. That of a closed stack is closed.
@@ -310,7 +312,13 @@ func (st *Stream) tookBytes(n int) {
 
 // Write takes up to len(p) bytes for sending and returns how many. Errors: EAGAIN there is no room, or Connect is under way; EPIPE
 // after Shutdown or the connection's end; ENOTCONN; EBADF closed; and, once, why the connection ended.
-func (st *Stream) Write(p []byte) (int, error) {
+func (st *Stream) Write(p []byte) (int, error) { return st.write(p, false) }
+
+// WriteMore is Write for a user who writes more at once (MSG_MORE of send(2)): what does not fill a segment waits for that, for
+// 200 ms at most. It is SEND without PUSH (RFC 9293 §3.9.1.2, MAY-15).
+func (st *Stream) WriteMore(p []byte) (int, error) { return st.write(p, true) }
+
+func (st *Stream) write(p []byte, more bool) (int, error) {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
 	f := st.flags.Load()
@@ -330,9 +338,17 @@ func (st *Stream) Write(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
+	if more && st.tx.Free() > 0 { // before the bytes, so that the engine never sees those without it
+		st.flags.Or(isMore)
+		st.req.Or(wantMore)
+	}
 	n := st.tx.Write(p)
 	if n == 0 {
 		return 0, syscall.EAGAIN
+	}
+	if !more && f&isMore != 0 { // behind them
+		st.flags.And(^isMore)
+		st.req.Or(wantMore)
 	}
 	st.e.Load().push(&st.dirty)
 	return n, nil

@@ -42,7 +42,7 @@ func TestStreamAnsweredOnAnotherQueue(t *testing.T) {
 	k.sendsOn((k.queue+1)%4, "S. 0:0 ack 1 mss 1460")
 	k.gets(". 1:1 ack 1")
 	k.on(s.e.Load().queue) // where the answer came
-	for n := range 8 { // the sender's kernel chooses another queue for each
+	for n := range 8 {     // the sender's kernel chooses another queue for each
 		q := (k.queue + n) % 4
 		end := "delivered forwarded"
 		if q == k.queue {

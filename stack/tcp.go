@@ -334,6 +334,9 @@ func (e *Engine) requested(st *Stream, req uint32) {
 		e.enter(st)
 		c.Connect(e.now)
 	}
+	if req&wantMore != 0 {
+		c.SetMore(st.has(isMore))
+	}
 	if req&wantShutRead != 0 {
 		c.ShutdownRead()
 	}

@@ -102,7 +102,7 @@ func (c *Conn) forget(now clock.Time, ack Seq, e *ackEvent) {
 			if r.mark&sacked == 0 {
 				e.acked++
 				if r.mark&everRexmt == 0 && r.end.Before(e.fack) {
-					c.reordered()
+					c.reordered(e.fack.Sub(r.seq))
 				}
 			}
 			f.pop()
@@ -228,7 +228,7 @@ func (c *Conn) markSpan(now clock.Time, left, right Seq, e *ackEvent) {
 		}
 		c.arrived(now, r, e)
 		if r.mark&everRexmt == 0 && r.end.Before(e.fack) {
-			c.reordered()
+			c.reordered(e.fack.Sub(r.seq))
 		}
 		f.markSacked(r)
 		e.sacked++

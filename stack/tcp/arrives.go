@@ -98,7 +98,6 @@ func (c *Conn) arrivesOtherwise(now clock.Time, s *Segment) {
 	if !s.has(ACK) {
 		return
 	}
-	c.updateTimestamp(now, s)
 	if c.arrivesACK(now, s) {
 		c.afterACK(now, s)
 	}
@@ -258,6 +257,7 @@ func (c *Conn) arrivesACK(now clock.Time, s *Segment) bool {
 		c.challenge(now)
 		return false
 	}
+	c.updateTimestamp(now, s)
 	c.acknowledged(now, s)
 	switch c.state {
 	case FinWait1:

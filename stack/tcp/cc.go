@@ -22,6 +22,8 @@ type congestion interface {
 	acked(c *Conn, now clock.Time, n uint32, rtt time.Duration)
 	// reduced returns ssthresh after congestion.
 	reduced(c *Conn) uint32
+	// timedOut tells, behind reduced, that an RTO was the reason.
+	timedOut(c *Conn)
 	// undone takes back what reduced remembered.
 	undone(c *Conn)
 	// idled tells that nothing was sent for this long.
@@ -170,8 +172,8 @@ func (c *Conn) applicationLimited(now clock.Time) {
 // section 3.2 refines it.
 func (c *Conn) restartAfterIdle(now clock.Time) {
 	cc := &c.cc
-	if !c.layer.cfg.SlowStartAfterIdle || c.inFlight() != 0 || cc.sentAt == clock.Never {
-		return
+	if !c.layer.cfg.SlowStartAfterIdle || c.inFlight() != 0 || cc.sentAt == clock.Never || c.usable() == 0 {
+		return // "begins transmission" is what section 4.1 speaks of, and a closed window lets nothing begin
 	}
 	idle := now.Sub(cc.sentAt)
 	if idle <= c.rtt.rto {

@@ -53,6 +53,8 @@ type Config struct {
 	SlowStartAfterIdle bool
 	// Pacing spreads a window over its round trip.
 	Pacing bool
+	// MinBurst is how many segments a burst has at least, the last of which has PSH (see endsBurst).
+	MinBurst int
 
 	// SACK, Timestamps and WindowScale say whether the options are offered and
 	// accepted (RFC 2018, RFC 7323).
@@ -114,7 +116,7 @@ func DefaultConfig() Config {
 		InitialRTO: time.Second, MinRTO: 200 * time.Millisecond, MaxRTO: 120 * time.Second,
 		SYNRetries: 6, SYNACKRetries: 5, Retries: 15, OrphanRetries: 8,
 		DelayedACK: 40 * time.Millisecond, MaxDelayedACK: 200 * time.Millisecond, QuickACKs: 16,
-		InitialWindow: 10, Congestion: "cubic", HyStart: true, SlowStartAfterIdle: true,
+		InitialWindow: 10, Congestion: "cubic", HyStart: true, SlowStartAfterIdle: true, MinBurst: 2,
 		SACK: true, Timestamps: true, WindowScale: true, ECN: ECNPassive,
 		RACK: true, TLP: true, FRTO: true,
 		KeepAliveIdle: 2 * time.Hour, KeepAliveInterval: 75 * time.Second, KeepAliveProbes: 9,
@@ -162,6 +164,7 @@ func (c *Config) check() error {
 		{"BlackHole", c.BlackHole, 0, 255},
 		{"QuickACKs", c.QuickACKs, 0, 255},
 		{"InitialWindow", c.InitialWindow, 1, 1 << 16},
+		{"MinBurst", c.MinBurst, 1, 1 << 16},
 		{"KeepAliveProbes", c.KeepAliveProbes, 1, 255},
 		{"SendBuffer", c.SendBuffer, 1, c.SendBufferMax},
 		{"SendBufferMax", c.SendBufferMax, 1, 1 << 30},

@@ -96,6 +96,41 @@ func TestCubicReduction(t *testing.T) {
 	require.Equal(t, uint32(2), cubic{}.reduced(&p.c), "RFC 5681 §3.1: at least 2")
 }
 
+// RFC 9438 §4.8: after a time-out W_max is the cwnd with which congestion avoidance begins and K is 0; §4.9: not where the
+// time-out was in vain.
+func TestCubicAfterTimeout(t *testing.T) {
+	p := sending(t, 10, with(func(c *Config) { c.Congestion, c.TLP, c.FRTO = "cubic", false, false }))
+	s := &p.c.cc.algorithm.cubic
+	s.wMax = 20
+	p.waitFor(time.Second)
+	p.wantSegments(0, 1)
+	require.Equal(t, uint32(7), p.c.Info(p.now).Ssthresh)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK)
+	for p.c.Info(p.now).Cwnd < 7 {
+		p.write(testMSS)
+		p.out = nil
+		p.now = p.now.Add(rtt)
+		p.arrives(ACK)
+	}
+	p.write(7 * testMSS)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK)
+	require.Equal(t, [2]float64{7, 0}, [2]float64{s.wMax, s.k})
+
+	p = established(t, with(func(c *Config) { c.Congestion, c.TLP = "cubic", false }), withTimestamps)
+	p.write(5 * testMSS)
+	p.out = nil
+	s = &p.c.cc.algorithm.cubic
+	s.wMax = 20
+	before := p.c.timestamp(p.now)
+	p.waitFor(time.Second)
+	require.Zero(t, s.wMax)
+	p.arrives(ACK, ack(p.snd(988)), tsecr(before))
+	require.Equal(t, uint64(1), p.layer.Stats().SpuriousTimeouts)
+	require.Equal(t, 20.0, s.wMax)
+}
+
 // RFC 9406 §4.2: slow start gives way to conservative slow start when round trips
 // grow, and ends after five such rounds; a shorter round trip shows that it was no
 // queue.
@@ -135,6 +170,23 @@ func TestHyStartEnds(t *testing.T) {
 	h.windowEnd, h.rounds = 0, hystartRounds-1
 	require.Equal(t, uint32(8), p.c.hystart(8, 2*rtt))
 	require.Equal(t, cc.cwnd, cc.ssthresh)
+}
+
+// RFC 5681 §4.1 has cwnd restart when transmission begins: not while the window is closed, but when it opens.
+func TestRestartWhenWindowOpens(t *testing.T) {
+	p := sending(t, 10)
+	p.write(80 * testMSS)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK)
+	p.now = p.now.Add(rtt)
+	p.arrives(ACK, win(0))
+	p.wait(2 * time.Second)
+	require.Equal(t, uint32(40), p.c.Info(p.now).Cwnd)
+	require.InDelta(t, 2.1, p.c.Info(p.now).LastSent.Seconds(), 0.001)
+	p.out = nil
+	p.arrives(ACK)
+	p.wantSegments(30, 40)
+	p.wantIdle("the restart window is IW")
 }
 
 // Pacing spreads a window over its round trip in bursts of a few segments.

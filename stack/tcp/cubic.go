@@ -97,6 +97,13 @@ func (cubic) reduced(c *Conn) uint32 {
 	return max(uint32(cwnd*cubicBeta), minCwnd)
 }
 
+// timedOut is RFC 9438 section 4.8: congestion avoidance after a time-out begins anew, with W_max its first cwnd
+// and K 0, for what was known of the path is old.
+func (cubic) timedOut(c *Conn) {
+	s := &c.cc.algorithm.cubic
+	s.wMax, s.epoch = 0, clock.Never
+}
+
 // undone is RFC 9438 section 4.9: the reduction had no reason.
 func (cubic) undone(c *Conn) {
 	s := &c.cc.algorithm.cubic

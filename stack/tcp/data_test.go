@@ -244,6 +244,18 @@ func TestPAWS(t *testing.T) {
 	p.wantErr(ErrReset)
 }
 
+// RFC 7323 §4.3 takes the timestamp of a segment that is acceptable, and RFC 5961 §5.2 is a test of that: an ACK of
+// what was never sent is answered and its timestamp forgotten, or PAWS would reject all that is genuine from then on.
+func TestTimestampOfForgedACK(t *testing.T) {
+	p := established(t, withTimestamps)
+	recent := p.c.ts.recent
+	p.arrives(FIN|ACK, ack(p.snd(9999)), tsval(recent+200_000))
+	p.wants(ACK, ack(p.rcv(0)), tsecr(recent))
+	p.arrives(ACK, text(1000), tsval(recent+1))
+	p.wants(ACK, ack(p.rcv(1000)), tsecr(recent+1))
+	p.wantIdle("the genuine segment is taken")
+}
+
 // RFC 7323 §4.3: TS.Recent is that of the first segment of a delayed ACK.
 func TestTimestampEcho(t *testing.T) {
 	p := established(t, withTimestamps, noQuick)
@@ -316,23 +328,55 @@ func TestNoACKLoop(t *testing.T) {
 
 // ESTABLISHED: sending
 
-// Full segments, PSH at the end of what was written, and of what the window allows
-// (RFC 9293 §3.9.1.2).
+// Full segments, PSH at the end of what was written (RFC 9293 §3.9.1.2, MUST-61).
 func TestSendSegments(t *testing.T) {
 	p := established(t)
 	p.write(2500)
 	require.Zero(t, p.wants(ACK, seq(p.snd(0)), text(1000)).Flags&PSH)
-	require.Zero(t, p.wants(ACK, seq(p.snd(1000)), text(1000)).Flags&PSH)
+	p.wants(ACK, seq(p.snd(1000)), text(1000))
 	p.wants(ACK|PSH, seq(p.snd(2000)), text(500))
 	p.c.SetSendBuffer(1 << 20)
 	p.arrives(ACK)
 	p.write(20000)
-	cwnd := p.c.Info(p.now).Cwnd
-	for i := range cwnd {
-		s := p.wants(ACK, text(1000))
-		require.Equal(t, i == cwnd-1, s.Flags&PSH != 0)
+	for range p.c.Info(p.now).Cwnd {
+		p.wants(ACK, text(1000))
 	}
 	p.wantIdle("cwnd is full")
+}
+
+// RFC 9293 §3.9.1.2: PSH where nothing follows in the buffer, and at the end of each burst of several segments, by default of two
+// where the round trip is long.
+func TestPushEndsBursts(t *testing.T) {
+	pushes := func(p *script) (at []int) {
+		for i, s := range p.out {
+			if s.Flags&PSH != 0 {
+				at = append(at, i+1)
+			}
+		}
+		p.out = nil
+		return at
+	}
+	p := established(t)
+	p.write(20000)
+	require.Equal(t, []int{2, 4, 6, 8, 10}, pushes(p), "cwnd is 10")
+	p.arrives(ACK, ack(p.snd(1000)))
+	require.Equal(t, []int{2}, pushes(p), "slow start")
+	p = established(t)
+	p.write(7000)
+	require.Equal(t, []int{2, 4, 6, 7}, pushes(p), "the last is the end of what was written")
+	p = established(t, with(func(cfg *Config) { cfg.MinBurst = 8 }))
+	p.write(20000)
+	require.Equal(t, []int{5, 10}, pushes(p), "no burst is more than half of cwnd")
+	p.arrives(ACK, ack(p.snd(3000)))
+	require.Equal(t, []int{6}, pushes(p), "six may leave")
+	p = established(t)
+	p.c.cc.cwnd = 3
+	p.write(5000)
+	require.Empty(t, pushes(p), "one segment is no burst")
+	p = established(t)
+	p.c.rtt.min = 100 * time.Microsecond
+	p.write(20000)
+	require.Equal(t, []int{5, 10}, pushes(p), "a short round trip makes bursts long")
 }
 
 // RFC 6691 §2: SACK blocks shorten the segment that carries them, and no other.
@@ -366,6 +410,41 @@ func TestNagle(t *testing.T) {
 	p.wants(ACK, text(5))
 }
 
+// RFC 9293 §3.9.1.2, MAY-15: what was sent without PUSH waits for the rest; MUST-60: not for long; MUST-61: PSH is on the last
+// of what was buffered.
+func TestMore(t *testing.T) {
+	p := established(t)
+	p.c.SetNoDelay(true)
+	p.c.SetMore(true)
+	p.write(40)
+	p.write(1000)
+	require.Zero(t, p.wants(ACK, text(1000)).Flags&PSH)
+	p.wantIdle("40 bytes wait for the rest")
+	p.c.SetMore(false)
+	p.write(60)
+	p.wants(ACK|PSH, text(100))
+	p.arrives(ACK)
+
+	p.c.SetMore(true)
+	p.write(40)
+	p.c.SetNoDelay(true)
+	p.emit()
+	require.Zero(t, p.wants(ACK, text(40)).Flags&PSH, "made to leave before the rest came")
+	p.arrives(ACK)
+
+	p.write(40)
+	p.near(200*time.Millisecond, p.waitFor(time.Second))
+	p.wants(ACK|PSH, text(40))
+	p.arrives(ACK)
+
+	p.c.SetMore(true)
+	p.write(40)
+	p.wantIdle("it waits")
+	p.c.Shutdown(p.now)
+	p.emit()
+	p.wants(FIN|ACK|PSH, text(40))
+}
+
 // TCP_CORK holds what is not full, for 200 ms at most, or until it is taken out.
 func TestCork(t *testing.T) {
 	p := established(t)
@@ -375,6 +454,12 @@ func TestCork(t *testing.T) {
 	p.write(1300)
 	p.wants(ACK, text(1000))
 	p.wantIdle("corked")
+	p.c.SetNoDelay(true)
+	p.emit()
+	p.wants(ACK|PSH, text(300)) // tcp(7): the option flushes even so
+	p.write(1300)
+	p.wants(ACK, text(1000))
+	p.wantIdle("corked again")
 	p.arrives(ACK)
 	p.wantIdle("corked")
 	p.near(200*time.Millisecond, p.waitFor(time.Second))

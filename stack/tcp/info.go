@@ -22,6 +22,7 @@ type Info struct {
 	RTO, SRTT, RTTVar, MinRTT time.Duration
 	DelayedACK                time.Duration
 	SendMSS, ReceiveMSS       int
+	AnnouncedMSS              int // as a SYN has it now
 	MTU                       int
 
 	Cwnd, Ssthresh     uint32 // Ssthresh 1<<30 before the first loss
@@ -36,6 +37,7 @@ type Info struct {
 	TotalLost          uint32 // segments taken for lost
 	Duplicates         uint32 // DSACKs sent and received
 	Reorderings        uint32
+	ReorderingExtent   uint32 // of the latest segment, how many before the last that had arrived it began
 	SegmentsIn         uint32
 	SegmentsOut        uint32
 	Delivered          uint64 // bytes that the peer acknowledged
@@ -49,6 +51,7 @@ type Info struct {
 	OutOfOrderRanges   int
 	LastSent           time.Duration // how long ago; 0 for never
 	LastHeard          time.Duration
+	LastReceived       time.Duration // data, or the peer's SYN
 	ReorderingSeen     bool
 	UrgentBytesPending int
 }
@@ -61,16 +64,16 @@ func (c *Conn) Info(now clock.Time) Info {
 		SACK: c.opt.sack, Timestamps: c.ts.on, ECN: c.opt.ecn,
 		SendScale: c.snd.scale, ReceiveScale: c.rcv.scale, WindowScale: c.opt.windowScaling,
 		RTO: c.rtt.backedOff(c.timer.retries, &c.layer.cfg), SRTT: c.rtt.srtt, RTTVar: c.rtt.rttvar, MinRTT: c.rtt.min,
-		DelayedACK: c.ack.ato, SendMSS: int(c.snd.mss), ReceiveMSS: int(c.rcv.mss), MTU: int(c.snd.mtu),
+		DelayedACK: c.ack.ato, SendMSS: int(c.snd.mss), ReceiveMSS: int(c.rcv.mss), AnnouncedMSS: int(c.announcedMSS()), MTU: int(c.snd.mtu),
 		Cwnd: cc.cwnd, Ssthresh: cc.ssthresh, InFlight: c.inFlight(), Pipe: c.pipe(),
 		Retransmits: c.timer.retries, Probes: max(c.timer.probes, c.timer.keepSent),
 		Backoff:       max(c.timer.retries, c.timer.backoff),
 		Retransmitted: c.count.retransmitted, TotalLost: c.count.lost, Duplicates: c.count.duplicates,
-		Reorderings: c.count.reorderings, SegmentsIn: c.count.segsIn, SegmentsOut: c.count.segsOut,
+		Reorderings: c.count.reorderings, ReorderingExtent: c.count.extent, SegmentsIn: c.count.segsIn, SegmentsOut: c.count.segsOut,
 		Delivered: c.count.delivered, Received: c.count.received, PacingRate: c.pacingRate(),
 		SendWindow: c.snd.wnd, ReceiveWindow: c.rcvWnd(),
 		SendBuffer: c.tx.Limit(), ReceiveBuffer: c.rx.Limit(), Unsent: c.unsent(), Unread: c.rx.Used(),
-		LastSent: since(now, cc.sentAt), LastHeard: since(now, c.timer.heardAt),
+		LastSent: since(now, cc.sentAt), LastHeard: since(now, c.timer.heardAt), LastReceived: since(now, c.ack.lastData),
 		ReorderingSeen: cc.rack.seen,
 	}
 	if c.soft != None {

@@ -20,6 +20,7 @@ type Layer struct {
 	out        Segment // what Emit hands to Output
 	// unpredicted is for tests: every segment goes the whole way.
 	unpredicted bool
+	burst       bursts
 	flights     *flight // free scoreboards
 	holes       *holes  // free lists of ranges
 	stats       Stats

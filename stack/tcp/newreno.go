@@ -29,6 +29,8 @@ func (newReno) acked(c *Conn, _ clock.Time, n uint32, rtt time.Duration) {
 // stands for FlightSize, because it is validated).
 func (newReno) reduced(c *Conn) uint32 { return max(c.cc.cwnd/2, minCwnd) }
 
+func (newReno) timedOut(*Conn) {}
+
 func (newReno) undone(*Conn) {}
 
 func (newReno) idled(*Conn, time.Duration) {}

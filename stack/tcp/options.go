@@ -52,12 +52,10 @@ func (c *Conn) setMSS() {
 }
 
 // SetNoDelay turns Nagle's algorithm off or on (RFC 9293 section 3.7.4,
-// MUST-17).
+// MUST-17). Off also lets what waits go at once, cork or not (tcp(7)).
 func (c *Conn) SetNoDelay(on bool) {
 	c.opt.noDelay = on
-	if on {
-		c.due.override = c.due.override || c.unsent() > 0 && !c.opt.cork
-	}
+	c.due.override = c.due.override || on && c.unsent() > 0
 }
 
 // SetCork holds segments back that are not full, for at most
@@ -68,6 +66,12 @@ func (c *Conn) SetCork(on bool) {
 	}
 	c.opt.cork = on
 }
+
+// SetMore says that the user has more to write at once: SEND without PUSH
+// (RFC 9293 section 3.9.1.2, MAY-15), the MSG_MORE of send(2). What does not fill a
+// segment waits, for at most Config.CorkTimeout (MUST-60), and where it has to
+// leave before the rest comes it has no PSH.
+func (c *Conn) SetMore(on bool) { c.opt.more = on }
 
 // SetQuickACK acknowledges every segment at once, or goes back to delayed ACKs.
 func (c *Conn) SetQuickACK(on bool) {

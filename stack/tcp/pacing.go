@@ -17,7 +17,16 @@ const (
 
 // pacingRate returns bytes a second, 0 where there is no pacing.
 func (c *Conn) pacingRate() uint64 {
-	if !c.layer.cfg.Pacing || c.rtt.srtt == 0 {
+	if !c.layer.cfg.Pacing {
+		return 0
+	}
+	return c.rate()
+}
+
+// rate is that of pacing whether there is any or not; 0 before a round trip is
+// known.
+func (c *Conn) rate() uint64 {
+	if c.rtt.srtt == 0 {
 		return 0
 	}
 	gain := uint64(pacingAvoidance)

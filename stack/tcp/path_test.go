@@ -169,6 +169,8 @@ func TestInfo(t *testing.T) {
 	require.Equal(t, uint64(2000), i.Delivered)
 	require.Equal(t, rtt, i.SRTT)
 	require.Equal(t, rtt, i.LastSent)
+	require.Equal(t, [2]int{testMSS, 1460}, [2]int{i.SendMSS, i.AnnouncedMSS})
+	require.Equal(t, 2*rtt, i.LastReceived, "nothing since the handshake began")
 	require.Equal(t, 8*testMSS, p.tx.Used())
 }
 

@@ -33,7 +33,9 @@ func (c *Conn) checkTimestamp(now clock.Time, s *Segment) bool {
 
 // updateTimestamp keeps TS.Recent (RFC 7323 section 4.3, step 2): only a segment at
 // the left of what was not acknowledged counts, so that a delayed ACK is
-// measured from its first segment.
+// measured from its first segment. One with an ACK that cannot be is forged
+// (RFC 5961 section 5) and comes not so far: a TSval of the future in it would
+// have PAWS reject all that is genuine.
 func (c *Conn) updateTimestamp(now clock.Time, s *Segment) {
 	if !c.ts.on || s.Seq.After(c.rcv.acked) {
 		return

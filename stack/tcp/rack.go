@@ -39,9 +39,11 @@ func (c *Conn) rackArrived(now clock.Time, r *sent) {
 }
 
 // reordered notes that a segment arrived after one with higher numbers that was
-// sent later (RFC 8985 section 6.2, step 3).
-func (c *Conn) reordered() {
+// sent later (RFC 8985 section 6.2, step 3), which ends this many numbers behind its
+// beginning.
+func (c *Conn) reordered(by int32) {
 	c.count.reorderings++
+	c.count.extent = max(c.count.extent, uint32(max(0, by)+int32(c.snd.mss)-1)/uint32(c.snd.mss))
 	c.cc.rack.seen = true
 }
 

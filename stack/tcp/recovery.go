@@ -226,6 +226,7 @@ func (c *Conn) enterLoss(now clock.Time) {
 		c.beginUndo()
 		c.ecnReduced()
 	}
+	c.opt.congestion.timedOut(c)
 	cc.cwnd = c.pipe() + 1
 	cc.count = 0
 	cc.state = caLoss

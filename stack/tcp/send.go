@@ -168,7 +168,7 @@ func (c *Conn) holdPartial(allow, partial, unsent int) bool {
 		}
 		// Nagle (RFC 9293 section 3.7.4, SHLD-7), in Minshall's variant: one small
 		// segment at a time is in flight.
-		return c.opt.cork || !c.opt.noDelay && c.snd.small.After(c.snd.una)
+		return c.opt.cork || c.opt.more || !c.opt.noDelay && c.snd.small.After(c.snd.una)
 	}
 	// Sender's silly window avoidance (section 3.8.6.2.1, MUST-38): the window
 	// cuts the text, so wait for it to open unless this is a good part of what it
@@ -210,12 +210,12 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 		s.Flags |= FIN
 		r.mark |= hasFIN
 	}
-	// PSH at the end of what was written, and of a batch (RFC 9293 section
+	// PSH at the end of what was written, and of a burst (RFC 9293 section
 	// 3.9.1.2, SHLD-28).
-	if n > 0 && n == unsent {
+	if n > 0 && n == unsent && (!c.opt.more || c.snd.finWanted) {
 		r.mark |= pushed
 	}
-	if r.mark&pushed != 0 || n > 0 && n == allow && !first {
+	if c.endsBurst(n, allow, first) || r.mark&pushed != 0 {
 		s.Flags |= PSH
 	}
 	if n > 0 {

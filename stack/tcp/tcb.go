@@ -105,6 +105,7 @@ type settings struct {
 	keepAlive     bool
 	noDelay       bool
 	cork          bool
+	more          bool // the last SEND had no PUSH
 	quickACK      bool
 	fixedSend     bool // the buffer's size is the user's
 	fixedReceive  bool
@@ -140,6 +141,7 @@ type counters struct {
 	lost          uint32
 	duplicates    uint32 // DSACKs
 	reorderings   uint32
+	extent        uint32 // of the worst of them, in segments (RFC 4737 section 4.2.1)
 }
 
 // Init prepares c, in state CLOSED, for a connection of this name over a path

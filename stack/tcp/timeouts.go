@@ -75,7 +75,7 @@ func (c *Conn) rexmtTimeout(now clock.Time) {
 	case timerPersist:
 		c.persistTimeout(now)
 	case timerOverride:
-		c.due.override = true
+		c.due.override, c.opt.more = true, false
 	default:
 		c.retransmissionTimeout(now)
 	}

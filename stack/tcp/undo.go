@@ -95,7 +95,7 @@ func (c *Conn) undoPartial(s *Segment, e *ackEvent) bool {
 	if !c.cc.undoing || !c.eifel(s) {
 		return false
 	}
-	c.reordered()
+	c.reordered(e.fack.Sub(c.snd.una))
 	if f != nil && f.rexmt > 0 {
 		return true // wait for what was sent again
 	}
