@@ -166,7 +166,7 @@ func (st *Stream) bindOn(i *Interface, a wire.Addr, port uint16) error {
 // Connect begins a handshake and returns EINPROGRESS; Writable or Errored tells its end, and TakeError why it failed. An
 // unbound socket is bound to the address that the route prefers. Errors: EALREADY it is under way; EISCONN; EINVAL port 0, a
 // listening socket, or a destination beyond this machine from a loopback address; ENETUNREACH and EHOSTUNREACH no way there;
-// EADDRINUSE no port is free, or this very connection exists; EADDRNOTAVAIL; EACCES a broadcast address; EAFNOSUPPORT; EBADF.
+// EADDRINUSE no port is free; EADDRNOTAVAIL this very connection exists; EACCES a route that forbids; EAFNOSUPPORT; EBADF.
 func (st *Stream) Connect(peer netip.AddrPort) error {
 	dst, ok := wire.AddrFrom(peer.Addr())
 	if !ok {
@@ -196,7 +196,7 @@ func (st *Stream) Connect(peer netip.AddrPort) error {
 		return err
 	}
 	if !e.iface.flows.take(&st.id, e) {
-		return syscall.EADDRINUSE
+		return syscall.EADDRNOTAVAIL
 	}
 	st.s.mu.Lock()
 	delete(st.s.streams, st)
@@ -233,6 +233,13 @@ func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 func (st *Stream) ask(bits uint32) {
 	st.req.Or(bits)
 	st.e.Load().push(&st.dirty)
+}
+
+// PutError makes an error pending again that Read, Write or TakeError has told, unless there is another by now.
+func (st *Stream) PutError(errno syscall.Errno) {
+	if st.errno.CompareAndSwap(0, uint32(errno)) {
+		st.waiters.notify(Errored | Readable | Writable)
+	}
 }
 
 // TakeError returns the pending error and clears it; nil where there is none.
@@ -350,7 +357,7 @@ func (st *Stream) Shutdown(how int) error {
 // for it, it is reset (RFC 2525 §2.17). A listening socket resets the connections that nobody accepted. A second Close is EBADF.
 func (st *Stream) Close() error { return st.close(wantClose) }
 
-// Abort is Close by a reset: the peer sees ECONNRESET.
+// Abort is Close by a reset: the peer sees ECONNRESET. After Close it resets what Close still delivers, and is EBADF all the same.
 func (st *Stream) Abort() error { return st.close(wantAbort) }
 
 func (st *Stream) close(how uint32) error {
@@ -360,6 +367,9 @@ func (st *Stream) close(how uint32) error {
 	was := st.flags.Or(isClosed)
 	st.wmu.Unlock()
 	if was&isClosed != 0 {
+		if how == wantAbort && st.e.Load() != nil {
+			st.ask(how)
+		}
 		return syscall.EBADF
 	}
 	st.leaveSlot()
@@ -398,7 +408,8 @@ func (st *Stream) releasePort() {
 	}
 }
 
-// Events says what the socket is ready for at this moment. A listening socket is Readable while a connection waits.
+// Events says what the socket is ready for at this moment. A listening socket is Readable while a connection waits; one that
+// neither listens nor connects is ready, as Read and Write answer at once.
 func (st *Stream) Events() Events {
 	f := st.flags.Load()
 	if f&isClosed != 0 {
@@ -413,6 +424,9 @@ func (st *Stream) Events() Events {
 	var ev Events
 	if st.errno.Load() != 0 {
 		ev |= Errored | Readable | Writable
+	}
+	if f&(isConnecting|isConnected) == 0 {
+		return ev | Readable | Writable
 	}
 	if f&(isEnded|isBroken|isShutRead) != 0 || st.rx.Used() > 0 {
 		ev |= Readable

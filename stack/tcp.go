@@ -296,8 +296,8 @@ func (e *Engine) requested(st *Stream, req uint32) {
 	if req&wantConnect != 0 {
 		e.initConn(st, e.dest(st.id.Remote).mtu)
 		if e.conns.get(&st.id) != nil {
-			st.flags.And(^isConnecting)
 			st.fail(syscall.EADDRNOTAVAIL)
+			st.flags.And(^isConnecting)
 			return
 		}
 		e.enter(st)
@@ -311,7 +311,9 @@ func (e *Engine) requested(st *Stream, req uint32) {
 	}
 	switch {
 	case !st.visible && req&(wantClose|wantAbort) != 0:
-		st.releasePort() // gone before its user closed it
+		if st.parent == nil { // else the port is the listener's
+			st.releasePort() // gone before its user closed it
+		}
 	case req&wantAbort != 0:
 		c.Abort(e.now)
 	case req&wantClose != 0:
