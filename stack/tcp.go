@@ -157,6 +157,7 @@ func (e *Engine) tcpReuse(old *Stream, l *listening, s *tcp.Segment) DropReason 
 func (e *Engine) newPassive(l *listening, id *tcp.ID, mtu int) *Stream {
 	st := &Stream{s: e.stack, id: *id, parent: l, iface: l.st.iface, port: l.st.port, opt: l.st.opt}
 	st.init()
+	st.setPeer()
 	st.number = e.stack.lastID.Add(1)
 	st.ipOpt.Store(l.st.ipOpt.Load())
 	st.flags.Store(isBound)
