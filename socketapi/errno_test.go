@@ -9,7 +9,9 @@ const (
 	EADDRNOTAVAIL   = syscall.EADDRNOTAVAIL
 	EAFNOSUPPORT    = syscall.EAFNOSUPPORT
 	EBADF           = syscall.EBADF
+	ECONNABORTED    = syscall.ECONNABORTED
 	ECONNREFUSED    = syscall.ECONNREFUSED
+	ECONNRESET      = syscall.ECONNRESET
 	EDESTADDRREQ    = syscall.EDESTADDRREQ
 	EDOM            = syscall.EDOM
 	EHOSTUNREACH    = syscall.EHOSTUNREACH
@@ -22,7 +24,10 @@ const (
 	ENOPROTOOPT     = syscall.ENOPROTOOPT
 	ENOTCONN        = syscall.ENOTCONN
 	EOPNOTSUPP      = syscall.EOPNOTSUPP
+	ENOENT          = syscall.ENOENT
+	EPIPE           = syscall.EPIPE
 	EPROTONOSUPPORT = syscall.EPROTONOSUPPORT
 	EPROTOTYPE      = syscall.EPROTOTYPE
+	ETIMEDOUT       = syscall.ETIMEDOUT
 	EWOULDBLOCK     = syscall.EWOULDBLOCK
 )

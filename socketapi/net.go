@@ -225,11 +225,8 @@ func connect(ctx context.Context, st *stack.Stream, to netip.AddrPort) error {
 		return os.NewSyscallError("connect", err)
 	}
 	for {
-		if err := st.TakeError(); err != nil {
+		if over, err := connected(st); over {
 			return os.NewSyscallError("connect", err)
-		}
-		if st.Events() != 0 {
-			return nil
 		}
 		select {
 		case <-w.C:

@@ -3,11 +3,9 @@ package socketapi_test
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -112,6 +110,33 @@ func packet(proto wire.Protocol, src, dst wire.Addr, payload []byte) []byte {
 	return b
 }
 
+// An attempt to connect ends by the stack's own numbers, which by default make a minute.
+func TestConnectTimesOut(t *testing.T) {
+	total := time.Duration(0)
+	c := stack.DefaultTCP()
+	for i := range c.SYNRetries + 1 {
+		total += c.InitialRTO << i
+	}
+	require.InDelta(t, time.Minute.Seconds(), total.Seconds(), 5)
+
+	c.InitialRTO, c.SYNRetries = 20*time.Millisecond, 2
+	s := stack.New(stack.Config{TCP: &c})
+	card, err := s.AddInterface(stack.InterfaceConfig{
+		Name: "card0", Links: []stack.Link{linktest.New(linktest.Config{RealTime: true}).End(0)}, Mode: stack.Owned,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")},
+	})
+	require.NoError(t, err)
+	silent := netip.MustParseAddrPort("10.0.0.2:80")
+	card.SetNeighbour(stack.NeighbourEntry{Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent})
+	s.Start()
+	h := &host{calls: New(s), t: t}
+	start := time.Now()
+	require.ErrorIs(t, h.Connect(h.tcp(), silent), ETIMEDOUT)
+	require.GreaterOrEqual(t, time.Since(start), (20+40+80)*time.Millisecond)
+	require.NoError(t, h.Close())
+	require.NoError(t, s.Close())
+}
+
 // A machine without a card has nowhere to send a broadcast to.
 func TestBroadcastWithoutInterface(t *testing.T) {
 	h := &host{calls: New(stack.New(stack.Config{})), t: t}
@@ -148,54 +173,4 @@ func TestStackClosed(t *testing.T) {
 	require.NoError(t, h.CloseSocket(idle))
 	require.ErrorIs(t, h.CloseSocket(idle), EBADF)
 	require.NoError(t, h.Close())
-}
-
-// Goroutines that open, close, send, receive and select the same few sockets meet only the errors that such a race can
-// have, and none is left asleep.
-func TestStorm(t *testing.T) {
-	const workers, sockets, rounds = 8, 6, 400
-	w := openStacks(t, true)
-	var tokens [sockets]atomic.Int64
-	var addrs [sockets]atomic.Pointer[netip.AddrPort]
-	open := func(i int) {
-		s, addr := w.near.receiver()
-		require.NoError(t, w.near.SetTimeout(s, SO_RCVTIMEO, time.Millisecond))
-		tokens[i].Store(int64(s))
-		addrs[i].Store(&addr)
-	}
-	for i := range sockets {
-		open(i)
-	}
-	allowed := map[error]bool{nil: true, EBADF: true, EINTR: true, EWOULDBLOCK: true, syscall.ECONNREFUSED: true}
-	var wg sync.WaitGroup
-	for worker := range workers {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(uint64(worker), 9))
-			var err error
-			buf := make([]byte, 64)
-			for range rounds {
-				i := rnd.IntN(sockets)
-				s := Token(tokens[i].Load())
-				switch rnd.IntN(5) {
-				case 0:
-					if err = w.near.CloseSocket(s); err == nil {
-						open(i)
-					}
-				case 1, 2:
-					_, err = w.near.SendTo(s, buf, 0, *addrs[rnd.IntN(sockets)].Load())
-				case 3:
-					_, _, err = w.near.RecvFrom(s, buf, 0)
-				case 4:
-					limit := time.Millisecond
-					read := set(s, Token(tokens[rnd.IntN(sockets)].Load()))
-					_, err = w.near.Select(read.Range(), read, set(), set(s), &limit)
-				}
-				if !allowed[err] {
-					t.Errorf("%v", err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
 }

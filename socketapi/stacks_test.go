@@ -14,10 +14,26 @@ import (
 
 // openStacks is the provider of this process: Kits on two stacks, joined by two wires in memory.
 func openStacks(t testing.TB, moving bool) *world {
-	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
-	w := &world{near: machine(t, near), far: machine(t, far)}
+	return joinStacks(t, moving, newStack(1), newStack(2))
+}
+
+func newStack(seed uint64) *stack.Stack { return stack.New(stack.Config{Seed: seed}) }
+
+// joinStacks makes a world of two stacks that have nothing yet.
+func joinStacks(t testing.TB, moving bool, near, far *stack.Stack) *world {
+	var ends []*linktest.End
+	w := &world{near: machine(t, near), far: machine(t, far), cut: func() {
+		lose := func(loss float64) {
+			for _, e := range ends {
+				e.SetFaults(linktest.Faults{Loss: loss})
+			}
+		}
+		lose(1)
+		t.Cleanup(func() { lose(0) }) // so that the machines can end in order
+	}}
 	for i := range 2 {
 		wire := linktest.New(linktest.Config{RealTime: true})
+		ends = append(ends, wire.End(0), wire.End(1))
 		w.near.addCard(near, wire.End(0), i, 1)
 		w.far.addCard(far, wire.End(1), i, 2)
 	}
