@@ -3,7 +3,9 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: help build install demo test bench bench-smoke generate check race fuzz lint ci clean
+gvisor-rival = $(GO) build -C tests/gvisor -o ../../bin/gvisor-rival .
+
+.PHONY: help build install demo test bench bench-smoke gvisor generate check race fuzz lint ci clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +28,18 @@ test: ## all tests; those on veth pairs run as root only
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
 
-bench: build ## kit and its rivals on one veth pair
+bench: build ## kit and its rivals, gVisor among them, on one veth pair
 	@scripts/need ip kxdpgun gcc
-	@bin/kitd bench
+	@if why=$$($(gvisor-rival) 2>&1); then gvisor=(--gvisor bin/gvisor-rival); \
+	else echo "$$why" >&2; gvisor=(--no-gvisor "its build fails: $$why"); fi; \
+	bin/kitd bench "$${gvisor[@]}"
 
 bench-smoke: build ## a short run of the benchmark
 	@scripts/need ip kxdpgun gcc
 	@bin/kitd bench --smoke
+
+gvisor: ## bin/gvisor-rival, gVisor in the benchmark; a module of its own, whose first build needs the network
+	$(gvisor-rival)
 
 generate: ## the BPF object, from bpf/*.c
 	@scripts/need clang-14 llvm-strip-14 bpf-headers

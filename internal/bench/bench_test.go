@@ -92,7 +92,7 @@ func TestEverySubjectSpeaksTCP(t *testing.T) {
 			require.Zero(t, r.Median["failed"], r.Subject)
 		}
 	}
-	require.Contains(t, strings.Join(report.Notes, "\n"), "a request and its answer have 64 bytes")
+	require.Contains(t, strings.Join(report.Notes, "\n"), "requests and answers of 64 B")
 }
 
 // standInProgram writes a program that starts this one as a stand-in for gvisor-rival.

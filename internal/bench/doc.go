@@ -1,14 +1,23 @@
 // Package bench measures kit against what else could do its work, on one veth pair, alternating in one run: raw AF_XDP
-// in Go without a stack (the floor under kit), the kernel's sockets with recvmmsg and sendmmsg, and Go's net package.
+// in Go without a stack (the floor under kit), the kernel's sockets from C, Go's net package and, with TCP, gVisor's netstack
+// on each of its links to a card (tests/gvisor, a module of its own).
 //
-// A subject is one of those, a process of its own in the receiving namespace, bound to a core. A generator is on the
-// other end of the cable and on another core. The workloads:
+// A subject is one of those, a process of its own in the receiving namespace, bound to a core. A generator or a client is on
+// the other end of the cable and on another core. The workloads with datagrams:
 //
 //	receive         as many datagrams as the generator can offer; how many the subject gets
 //	echo            kxdpgun at full rate asks, the subject answers; how many answers come back
 //	roundtrip       one datagram outstanding; how long until its answer, for a client that sleeps while it waits
 //	roundtrip-spin  the same for a client that spins
 //	overload        echo while the offered load rises to twice what the subject can do; how much of its best remains
+//
+// and with TCP, from a client of the kernel's sockets that is one for all subjects:
+//
+//	tcp-receive     one connection on which the client sends all that it can
+//	tcp-send        one connection on which the subject does
+//	tcp-roundtrip   one request outstanding on a connection; how long until its answer
+//	tcp-connect     connections that are made, carry a byte each way and are closed, one after the other
+//	tcp-connect-64  the same, 64 at a time
 //
 // What counts are ratios within one run: each repetition measures every subject once, in turn, and a ratio is taken
 // within the repetition. Absolute figures are this machine's only.

@@ -86,7 +86,7 @@ func streamNotes(request int) []string {
 			"subject is the kernel, the client's core does the subject's. Where the client is busy all the time, it is the limit.",
 		"TCP: congestion control is CUBIC for all, and SACK is on. gVisor's settings are those of its runsc, with two " +
 			"processors for goroutines on its one core, which is faster than one.",
-		fmt.Sprintf("TCP: a request and its answer have %d bytes. A connection is made, carries a byte each way, and is closed "+
+		fmt.Sprintf("TCP: requests and answers of %d B. A connection is made, carries a byte each way, and is closed "+
 			"by FINs both ways, the client's first; the client has all ports from 1024 on and keeps none in TIME-WAIT "+
 			"(net.ipv4.tcp_max_tw_buckets is 0), so that it does not run out of them.", request),
 	}

@@ -128,6 +128,7 @@ func answerLoopback(t *testing.T, role Role, f func(net.Conn)) (client task) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	over := make(chan struct{})
+	var conns []net.Conn // or the garbage collector would close them
 	go func() {
 		defer close(over)
 		for {
@@ -135,12 +136,16 @@ func answerLoopback(t *testing.T, role Role, f func(net.Conn)) (client task) {
 			if err != nil {
 				return
 			}
+			conns = append(conns, conn)
 			f(conn)
 		}
 	}()
 	t.Cleanup(func() {
 		require.NoError(t, ln.Close())
 		<-over
+		for _, conn := range conns {
+			_ = conn.Close() // of which some are closed
+		}
 	})
 	return task{Role: role, Address: ln.Addr().(*net.TCPAddr).AddrPort(), Workers: 8}
 }
