@@ -198,7 +198,9 @@ func TestScriptResultNames(t *testing.T) {
 	require.NoError(t, err)
 	var r map[string]any
 	require.NoError(t, json.Unmarshal(b, &r))
-	for _, name := range []string{"cpu_util_total", "cpu_util_user", "cpu_util_system", "sender_has_retransmits", "server_output_text"} {
+	for _, name := range []string{
+		"cpu_util_total", "cpu_util_user", "cpu_util_system", "sender_has_retransmits", "server_output_text",
+	} {
 		require.Contains(t, r, name)
 	}
 	stream := r["streams"].([]any)[0].(map[string]any)
