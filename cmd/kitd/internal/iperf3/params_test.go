@@ -239,6 +239,22 @@ func TestScaled(t *testing.T) {
 	require.Equal(t, 25.0, percent(1, 4))
 }
 
+// A report has a limit, behind which there are only totals.
+func TestReportIsBounded(t *testing.T) {
+	s := newStream(0, false)
+	r := &report{p: &params{udp: true}}
+	for i := range 20000 {
+		s.packets.Add(2)
+		s.disorder.Add(1)
+		r.interval([]*stream{s}, time.Duration(i)*time.Second, time.Duration(i+1)*time.Second, false)
+	}
+	r.totals([]*stream{s}, []counters{s.counters()}, []time.Duration{20000 * time.Second})
+	require.Less(t, len(r.text()), maxReport+2000)
+	require.Equal(t, 1, strings.Count(r.text(), "further intervals are left out"))
+	require.Contains(t, r.text(), "1 out of order")
+	require.True(t, strings.HasSuffix(r.text(), "0/40000 (0%)  20000 out of order  receiver\n"), r.text()[len(r.text())-200:])
+}
+
 func TestProblemOfEvents(t *testing.T) {
 	require.NoError(t, event{state: testEnd}.problem())
 	require.ErrorIs(t, event{state: clientTerminate}.problem(), errTerminated)

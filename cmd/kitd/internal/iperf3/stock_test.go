@@ -399,13 +399,13 @@ func TestStockTCPSettings(t *testing.T) {
 // An algorithm that the server has not is no reason to end the test; one that cannot be set is.
 func TestStockTCPCongestionFails(t *testing.T) {
 	stockTest(t)
-	s := serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return failing{c, errNoSuchAlgorithm} }}, nil)
+	s := serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return broken{c, "SetCongestion", errNoSuchAlgorithm} }}, nil)
 	said := iperf3(t, s, "-n", "1K", "-C", "cubic")
 	s.endedTest(t)
 	require.Len(t, s.log.find("iperf3: no such congestion control here, the test goes on without"), 1)
 	require.Equal(t, "reno", said.End.ReceiverCongestion)
 
-	s = serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return failing{c, syscall.EPERM} }}, nil)
+	s = serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return broken{c, "SetCongestion", syscall.EPERM} }}, nil)
 	out, err := iperf3Text(t, s, "-n", "1K", "-C", "cubic")
 	require.Error(t, err)
 	require.Contains(t, string(out), "unable to set TCP_CONGESTION")
@@ -430,7 +430,7 @@ func TestStockServerOutput(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"-P", "2"}, []string{"receiver", "[  1]", "[  3]", "[SUM]", "0.00-1.00"}},
+		{[]string{"-P", "2"}, []string{"receiver", "[  1]", "[  3]", "[SUM]", " 0.00-1."}},
 		{[]string{"-R"}, []string{"sender"}},
 		{[]string{"-u", "-b", "10M"}, []string{"Jitter", "Lost/Total", "ms", "0/"}},
 		{[]string{"-O", "1"}, []string{"(omitted)"}},
