@@ -276,14 +276,57 @@ func serve(t *testing.T, l *loopback, edit func(*Config)) *serverUnderTest {
 	return s
 }
 
-// failing is a connection on which a setting fails.
-type failing struct {
+// broken is a connection on which one setting fails.
+type broken struct {
 	*net.TCPConn
-	err error
+	setting string
+	err     error
 }
 
-func (f failing) SetCongestion(string) error { return f.err }
-func (f failing) Congestion() string         { return "reno" }
+func (b broken) fails(setting string) error {
+	if setting == b.setting {
+		return b.err
+	}
+	return nil
+}
+
+func (b broken) SetNoDelay(bool) error      { return b.fails("SetNoDelay") }
+func (b broken) SetMaxSegment(int) error    { return b.fails("SetMaxSegment") }
+func (b broken) SetTOS(int) error           { return b.fails("SetTOS") }
+func (b broken) SetReadBuffer(int) error    { return b.fails("SetReadBuffer") }
+func (b broken) SetWriteBuffer(int) error   { return b.fails("SetWriteBuffer") }
+func (b broken) SetCongestion(string) error { return b.fails("SetCongestion") }
+func (b broken) Congestion() string         { return "reno" }
+
+// brokenUDP is a socket whose calls go wrong as a test says.
+type brokenUDP struct {
+	*net.UDPConn
+	read, write, tos, buffer func() error // nil: all is well
+}
+
+func now(f func() error) error {
+	if f == nil {
+		return nil
+	}
+	return f()
+}
+
+func (b *brokenUDP) SetTOS(int) error        { return now(b.tos) }
+func (b *brokenUDP) SetReadBuffer(int) error { return now(b.buffer) }
+
+func (b *brokenUDP) ReadFromUDPAddrPort(p []byte) (int, netip.AddrPort, error) {
+	if err := now(b.read); err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	return b.UDPConn.ReadFromUDPAddrPort(p)
+}
+
+func (b *brokenUDP) WriteToUDPAddrPort(p []byte, to netip.AddrPort) (int, error) {
+	if err := now(b.write); err != nil {
+		return 0, err
+	}
+	return b.UDPConn.WriteToUDPAddrPort(p, to)
+}
 
 var errNoSuchAlgorithm error = syscall.ENOENT
 

@@ -12,8 +12,8 @@ import (
 )
 
 // asked312 is what the stock client 3.12 sends for -u -R -O 1 -P 2 -b 2M/4 -w 100K -S 16 -C cubic --get-server-output.
-const asked312 = `{"udp":true,"omit":1,"time":10,"num":0,"blockcount":0,"parallel":2,"reverse":true,"window":102400,"len":32768,` +
-	`"bandwidth":2000000,"pacing_timer":1000,"burst":4,"TOS":16,"congestion":"cubic","get_server_output":1,` +
+const asked312 = `{"udp":true,"omit":1,"time":10,"num":0,"blockcount":0,"parallel":2,"reverse":true,"window":102400,` +
+	`"len":32768,"bandwidth":2000000,"pacing_timer":1000,"burst":4,"TOS":16,"congestion":"cubic","get_server_output":1,` +
 	`"udp_counters_64bit":1,"client_version":"3.12"}`
 
 func TestParams(t *testing.T) {
@@ -49,7 +49,9 @@ func TestParamsDefaults(t *testing.T) {
 
 // cJSON writes large numbers with an exponent.
 func TestParamsNumbers(t *testing.T) {
-	for text, want := range map[string]int64{"1e+15": 1e15, "1.5": 1, "10737418240": 10 << 30, "1e300": math.MaxInt64, "1e999": math.MaxInt64} {
+	for text, want := range map[string]int64{
+		"1e+15": 1e15, "1.5": 1, "10737418240": 10 << 30, "1e300": math.MaxInt64, "1e999": math.MaxInt64,
+	} {
 		p, err := parseParams([]byte(`{"tcp":true,"num":` + text + `}`))
 		require.NoError(t, err, text)
 		require.Equal(t, want, p.bytes, text)
@@ -140,8 +142,10 @@ func TestResultsOfClient(t *testing.T) {
 		`"jitter":7.3e-06,"errors":0,"packets":9,"start_time":0,"end_time":1.00002},{"id":3,"bytes":5,"packets":2}]}`))
 	require.NoError(t, err)
 	require.Equal(t, map[int]clientStream{1: {1, 131072, 9}, 3: {3, 5, 2}}, theirs)
-	for _, text := range []string{``, `[`, `[]`, `{"streams":[{"id":0}]}`, `{"streams":[{"id":258}]}`, `{"streams":[{"id":1,"bytes":-1}]}`,
-		`{"streams":[{"id":1,"packets":-1}]}`, `{"streams":7}`} {
+	for _, text := range []string{
+		``, `[`, `[]`, `{"streams":7}`, `{"streams":[{"id":0}]}`, `{"streams":[{"id":258}]}`, `{"streams":[{"id":1,"bytes":-1}]}`,
+		`{"streams":[{"id":1,"packets":-1}]}`,
+	} {
 		_, err := parseResults([]byte(text))
 		var f *fault
 		require.ErrorAs(t, err, &f, text)
@@ -233,6 +237,22 @@ func TestScaled(t *testing.T) {
 	require.Equal(t, 800.0, bitRate(100, time.Second))
 	require.Zero(t, percent(1, 0))
 	require.Equal(t, 25.0, percent(1, 4))
+}
+
+// A report has a limit, behind which there are only totals.
+func TestReportIsBounded(t *testing.T) {
+	s := newStream(0, false)
+	r := &report{p: &params{udp: true}}
+	for i := range 20000 {
+		s.packets.Add(2)
+		s.disorder.Add(1)
+		r.interval([]*stream{s}, time.Duration(i)*time.Second, time.Duration(i+1)*time.Second, false)
+	}
+	r.totals([]*stream{s}, []counters{s.counters()}, []time.Duration{20000 * time.Second})
+	require.Less(t, len(r.text()), maxReport+2000)
+	require.Equal(t, 1, strings.Count(r.text(), "further intervals are left out"))
+	require.Contains(t, r.text(), "1 out of order")
+	require.True(t, strings.HasSuffix(r.text(), "0/40000 (0%)  20000 out of order  receiver\n"), r.text()[len(r.text())-200:])
 }
 
 func TestProblemOfEvents(t *testing.T) {

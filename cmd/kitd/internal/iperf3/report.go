@@ -50,14 +50,17 @@ func (r *report) begin(streams []*stream, client, local netip.AddrPort) {
 
 // columns is the line above a table.
 func (r *report) columns() {
-	r.printf("[ ID] Interval           Transfer     Bitrate%s\n", map[bool]string{
-		true: "         Jitter    Lost/Total Datagrams", false: "         Retr  Cwnd"}[r != nil && r.p.udp])
+	last := "Retr  Cwnd"
+	if r != nil && r.p.udp {
+		last = "Jitter    Lost/Total Datagrams"
+	}
+	r.printf("[ ID] Interval           Transfer     Bitrate         %s\n", last)
 }
 
 // interval writes a line a stream for the time from one moment to another, since the counted part began or, where omitted,
-// since the test did.
+// since the test did. One that is hardly any time has none.
 func (r *report) interval(streams []*stream, from, to time.Duration, omitted bool) {
-	if r == nil || r.full {
+	if r == nil || r.full || to-from < interval/100 {
 		return
 	}
 	if r.b.Len() > maxReport {
@@ -90,14 +93,18 @@ func (r *report) line(s *stream, c counters, from, to time.Duration, mark string
 	case r.p.udp && s.sends:
 		r.printf("  %12s  %d", "", c.packets)
 	case r.p.udp:
-		r.printf("  %6.3f ms  %d/%d (%.2g%%)", float64(s.jitter.Load())/float64(time.Millisecond), c.lost, c.packets, percent(c.lost, c.packets))
+		jitter := float64(s.jitter.Load()) / float64(time.Millisecond)
+		r.printf("  %6.3f ms  %d/%d (%.2g%%)", jitter, c.lost, c.packets, percent(c.lost, c.packets))
 		if c.disorder > 0 {
 			r.printf("  %d out of order", c.disorder)
 		}
 	case s.knowsRetransmits():
 		r.printf("  %4d  %sBytes  rtt %v", c.retransmits, scaled(float64(c.cwnd), 1024), c.rtt.Round(time.Microsecond))
 	}
-	r.printf("  %s\n", mark)
+	if mark != "" {
+		r.printf("  %s", mark)
+	}
+	r.printf("\n")
 }
 
 // totals writes what each stream did in the counted part, and all together.
@@ -107,12 +114,9 @@ func (r *report) totals(streams []*stream, end []counters, took []time.Duration)
 	}
 	r.printf("- - - - - - - - - - - - - - - - - - - - - - - - -\n")
 	r.columns()
+	who := map[bool]string{true: "sender", false: "receiver"}
 	for i, s := range streams {
-		who := "receiver"
-		if s.sends {
-			who = "sender"
-		}
-		r.line(s, end[i].since(s.base), 0, took[i], who)
+		r.line(s, end[i].since(s.base), 0, took[i], who[s.sends])
 	}
 	for _, sends := range []bool{false, true} {
 		var bytes int64
@@ -127,7 +131,7 @@ func (r *report) totals(streams []*stream, end []counters, took []time.Duration)
 		}
 		if n > 1 {
 			r.printf("[SUM] %6.2f-%-6.2f sec  %7sBytes  %7sbits/sec  %s\n", 0.0, longest.Seconds(),
-				scaled(float64(bytes), 1024), scaled(bitRate(bytes, longest), 1000), map[bool]string{true: "sender", false: "receiver"}[sends])
+				scaled(float64(bytes), 1024), scaled(bitRate(bytes, longest), 1000), who[sends])
 		}
 	}
 }

@@ -198,7 +198,9 @@ func TestScriptResultNames(t *testing.T) {
 	require.NoError(t, err)
 	var r map[string]any
 	require.NoError(t, json.Unmarshal(b, &r))
-	for _, name := range []string{"cpu_util_total", "cpu_util_user", "cpu_util_system", "sender_has_retransmits", "server_output_text"} {
+	for _, name := range []string{
+		"cpu_util_total", "cpu_util_user", "cpu_util_system", "sender_has_retransmits", "server_output_text",
+	} {
 		require.Contains(t, r, name)
 	}
 	stream := r["streams"].([]any)[0].(map[string]any)
@@ -556,6 +558,75 @@ func TestScriptUDPSends(t *testing.T) {
 	}
 }
 
+// A setting that the client asked for and that cannot be made ends the test.
+func TestScriptSettingsFail(t *testing.T) {
+	for setting, want := range map[string]code{
+		"SetNoDelay": codeSetNoDelay, "SetMaxSegment": codeSetMSS, "SetTOS": codeSetTOS, "SetReadBuffer": codeSetBuffer,
+		"SetWriteBuffer": codeSetBuffer, "SetCongestion": codeSetCongestion,
+	} {
+		s := serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return broken{c, setting, syscall.EPERM} }}, nil)
+		c := s.begun(t, `{"tcp":true,"nodelay":true,"MSS":1000,"TOS":16,"window":100000,"congestion":"cubic"}`)
+		c.stream(s)
+		c.wantsFault(want)
+		s.failedOnce(t, "operation not permitted")
+	}
+}
+
+func TestScriptUDPFails(t *testing.T) {
+	fails := func() error { return syscall.EHOSTUNREACH }
+	for _, c := range []struct {
+		name   string
+		socket brokenUDP
+		params string
+		want   code
+	}{
+		{"TOS", brokenUDP{tos: fails}, `{"udp":true,"TOS":16}`, codeSetTOS},
+		{"buffer", brokenUDP{buffer: fails}, `{"udp":true,"window":100000}`, codeSetBuffer},
+		{"reading", brokenUDP{read: fails}, `{"udp":true}`, codeStreamAccept},
+	} {
+		s := serve(t, &loopback{udp: func(u *net.UDPConn) net.PacketConn { c.socket.UDPConn = u; return &c.socket }}, nil)
+		client := s.client(t, "a")
+		client.wants(paramExchange)
+		client.sendsFrame(c.params)
+		if c.name == "reading" {
+			client.wants(createStreams)
+		}
+		client.wantsFault(c.want)
+		s.failedOnce(t, "")
+	}
+}
+
+// Where there was no room for a datagram, it is sent again under its number. A network that is gone ends the test.
+func TestScriptUDPSendsAgain(t *testing.T) {
+	var calls, gone atomic.Int64
+	l := &loopback{udp: func(u *net.UDPConn) net.PacketConn {
+		return &brokenUDP{UDPConn: u, write: func() error {
+			if gone.Load() > 0 {
+				return os.NewSyscallError("sendto", syscall.EHOSTUNREACH)
+			}
+			if calls.Add(1)%3 == 0 {
+				return os.NewSyscallError("sendto", syscall.ENOBUFS)
+			}
+			return nil
+		}}
+	}}
+	s := serve(t, l, nil)
+	c := s.begun(t, `{"udp":true,"reverse":true,"len":100}`)
+	u := c.peer("127.0.0.1:0")
+	c.greets(u, "9876", "6789")
+	c.wants(testStart)
+	c.wants(testRunning)
+	for want := uint32(1); want <= 20; want++ {
+		b := make([]byte, 100)
+		_, err := u.Read(b)
+		require.NoError(t, err)
+		require.Equal(t, want, binary.BigEndian.Uint32(b[8:]))
+	}
+	gone.Store(1)
+	c.wantsFault(codeStreamWrite)
+	s.failedOnce(t, "no route to host")
+}
+
 // The end of the server ends whatever a client is at, soon.
 func TestScriptServerStops(t *testing.T) {
 	for name, does := range map[string]func(*serverUnderTest, *testing.T) *scripted{
@@ -636,121 +707,4 @@ func TestScriptManySilent(t *testing.T) {
 		return errors.Is(err, os.ErrDeadlineExceeded)
 	}, 10*time.Second, 10*time.Millisecond)
 	c.wants(testStart)
-}
-
-// brokenListener fails a few times, and then for good.
-type brokenListener struct {
-	net.Listener
-	failures int
-}
-
-func (b *brokenListener) Accept() (net.Conn, error) {
-	if b.failures--; b.failures > 0 {
-		return nil, syscall.EMFILE
-	}
-	return b.Listener.Accept()
-}
-
-type brokenNetwork struct {
-	loopback
-	inner net.Listener
-	err   error
-}
-
-func (b *brokenNetwork) Listen(netip.AddrPort) (net.Listener, error) {
-	if b.err != nil {
-		return nil, b.err
-	}
-	return &brokenListener{b.inner, 4}, nil
-}
-
-func TestServeFails(t *testing.T) {
-	at := netip.MustParseAddrPort("127.0.0.1:5201")
-	err := New(Config{Network: &brokenNetwork{err: syscall.EADDRINUSE}}).Serve(t.Context(), at)
-	require.ErrorIs(t, err, syscall.EADDRINUSE)
-	require.ErrorContains(t, err, "127.0.0.1:5201")
-
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	log := newJournal()
-	ended := make(chan error)
-	s := New(Config{Network: &brokenNetwork{inner: l}, Logger: newLogger(log)})
-	go func() { ended <- s.Serve(t.Context(), at) }()
-	u := &serverUnderTest{at: l.Addr().(*net.TCPAddr).AddrPort(), log: log}
-	u.serves(t)
-	require.Len(t, log.find("iperf3 cannot accept a connection, and goes on trying"), 1)
-	require.NoError(t, l.Close())
-	require.ErrorIs(t, <-ended, net.ErrClosed)
-}
-
-// endless reads as a connection that always has data, until it has given so many times.
-type endless struct {
-	net.Conn
-	left int
-}
-
-func (e *endless) Read(b []byte) (int, error) {
-	if e.left--; e.left < 0 {
-		return 0, io.EOF
-	}
-	return len(b), nil
-}
-
-func (e *endless) Write(b []byte) (int, error) {
-	if e.left--; e.left < 0 {
-		return 0, io.ErrClosedPipe
-	}
-	return len(b), nil
-}
-
-// A budget is spent by all streams together, in whole blocks.
-func TestBudget(t *testing.T) {
-	for bytes, want := range map[int64]int64{1: 1000, 1000: 1000, 1001: 2000, 10000: 10000} {
-		budget := &atomic.Int64{}
-		budget.Store(bytes)
-		var sent int64
-		for range 3 {
-			s := newStream(0, true)
-			s.conn = &endless{left: 100}
-			s.transmit(make([]byte, 1000), newPacer(&params{length: 1000}, time.Now(), nil), budget)
-			sent += s.bytes.Load()
-		}
-		require.Equal(t, want, sent, "%d", bytes)
-	}
-}
-
-// Neither a read nor a write of TCP allocates.
-func TestTCPDoesNotAllocate(t *testing.T) {
-	cost := func(times int, sends bool) float64 {
-		return testing.AllocsPerRun(5, func() {
-			s := newStream(0, sends)
-			s.conn = &endless{left: times}
-			if sends {
-				s.transmit(make([]byte, 1000), newPacer(&params{length: 1000}, time.Now(), nil), nil)
-			} else {
-				s.receive(make([]byte, 1000), time.Now())
-			}
-			require.Equal(t, int64(times*1000), s.bytes.Load())
-		})
-	}
-	for _, sends := range []bool{false, true} {
-		require.Equal(t, cost(10, sends), cost(10000, sends), "sends: %v", sends)
-	}
-}
-
-// Nor does a datagram through the kernel's socket.
-func TestUDPDoesNotAllocate(t *testing.T) {
-	a, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	require.NoError(t, err)
-	defer a.Close()
-	ms := []Message{{Buf: make([]byte, 100), Addr: a.LocalAddr().(*net.UDPAddr).AddrPort()}}
-	r, w := reader(a), writer(a)
-	require.Zero(t, testing.AllocsPerRun(100, func() {
-		n, err := w.WriteBatch(ms)
-		require.NoError(t, err)
-		require.Equal(t, 1, n)
-		n, err = r.ReadBatch(ms)
-		require.NoError(t, err)
-		require.Equal(t, 1, n)
-	}))
 }

@@ -481,12 +481,13 @@ func (t *session) fill(r *results, at []counters, took []time.Duration) {
 }
 
 func (t *session) logEnd(at []counters, took []time.Duration) {
-	var sent, received, lost int64
+	var sent, received, lost, disorder int64
 	var longest time.Duration
 	for i, s := range t.streams {
 		c := at[i].since(s.base)
 		longest = max(longest, took[i])
 		lost += c.lost
+		disorder += c.disorder
 		if s.sends {
 			sent += c.bytes
 		} else {
@@ -494,7 +495,7 @@ func (t *session) logEnd(at []counters, took []time.Duration) {
 		}
 	}
 	t.log.Info("iperf3 test ended", "seconds", longest.Seconds(), "sent", sent, "received", received, "lost", lost,
-		"rate", scaled(bitRate(sent+received, longest), 1000)+"bit/s")
+		"out of order", disorder, "rate", scaled(bitRate(sent+received, longest), 1000)+"bit/s")
 }
 
 // silence ends the senders.

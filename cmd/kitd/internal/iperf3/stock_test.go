@@ -67,7 +67,9 @@ func iperf3(t *testing.T, s *serverUnderTest, args ...string) stock {
 	return said
 }
 
-func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error) {
+// stockTest begins a test that needs the stock client and runs in parallel. Without it the test is skipped, or fails where
+// KIT_NO_SKIP=1 is set.
+func stockTest(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("iperf3"); err != nil {
 		if os.Getenv("KIT_NO_SKIP") == "1" {
@@ -75,10 +77,20 @@ func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error
 		}
 		t.Skip("needs iperf3: apt-get install iperf3")
 	}
+	t.Parallel()
+}
+
+// iperf3Command is the stock client, ready to run against the server.
+func iperf3Command(ctx context.Context, s *serverUnderTest, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "iperf3",
+		append([]string{"-c", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port()))}, args...)...)
+}
+
+func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "iperf3",
-		append([]string{"-c", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port()))}, args...)...)
+	cmd := iperf3Command(ctx, s, args...)
 	var both bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &both, &both
 	err := cmd.Run()
@@ -86,7 +98,7 @@ func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error
 	return both.Bytes(), err
 }
 
-// ended is the server's own account of its one test.
+// endedTest is the server's own account of its one test.
 func (s *serverUnderTest) endedTest(t *testing.T) (sent, received int64) {
 	t.Helper()
 	r := s.log.await(t, "iperf3 test ended")
@@ -113,7 +125,7 @@ func atRate(t *testing.T, want float64, got int64, why ...any) {
 }
 
 func TestStockTCP(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	said := iperf3(t, s, "-t", "1")
 	sent, received := s.endedTest(t)
@@ -126,7 +138,7 @@ func TestStockTCP(t *testing.T) {
 }
 
 func TestStockTCPReverse(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	said := iperf3(t, s, "-t", "1", "-R")
 	sent, received := s.endedTest(t)
@@ -138,7 +150,7 @@ func TestStockTCPReverse(t *testing.T) {
 }
 
 func TestStockTCPParallel(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for name, direction := range map[string][]string{"receive": nil, "send": {"-R"}} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, &loopback{}, nil)
@@ -163,7 +175,7 @@ func TestStockTCPParallel(t *testing.T) {
 }
 
 func TestStockTCPBothWays(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	said := iperf3(t, s, "-t", "1", "--bidir", "-P", "2")
 	sent, received := s.endedTest(t)
@@ -176,7 +188,7 @@ func TestStockTCPBothWays(t *testing.T) {
 
 // The limits in bytes and blocks end a test exactly, in both directions.
 func TestStockTCPLimits(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, c := range []struct {
 		name string
 		args []string
@@ -202,7 +214,7 @@ func TestStockTCPLimits(t *testing.T) {
 
 // Blocks to the client: it counts reads, of which there may be more than blocks.
 func TestStockTCPBlocksToClient(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	said := iperf3(t, s, "-k", "10", "-l", "1000", "-R")
 	sent, _ := s.endedTest(t)
@@ -211,7 +223,7 @@ func TestStockTCPBlocksToClient(t *testing.T) {
 }
 
 func TestStockTCPRate(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, args := range [][]string{{"-b", "8M"}, {"-b", "8M", "-R"}, {"-b", "8M/4", "-R", "-l", "16K"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-t", "2")...)
@@ -222,7 +234,7 @@ func TestStockTCPRate(t *testing.T) {
 
 // With -O, the first second is in nobody's figures.
 func TestStockTCPOmit(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, args := range [][]string{{}, {"-R"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-t", "1", "-O", "1", "-b", "8M", "-l", "10K")...)
@@ -236,7 +248,7 @@ func TestStockTCPOmit(t *testing.T) {
 
 // What has come, and what is lost, make up what was sent.
 func TestStockUDP(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, c := range []struct {
 		length int64
 		args   []string
@@ -264,7 +276,7 @@ func TestStockUDP(t *testing.T) {
 }
 
 func TestStockUDPReverse(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, args := range [][]string{{"-b", "0"}, {"-b", "2M"}, {"-b", "2M", "-P", "8"}, {"-b", "2M", "--udp-counters-64bit"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append([]string{"-u", "-R", "-l", "1400", "-t", "1"}, args...)...)
@@ -277,7 +289,8 @@ func TestStockUDPReverse(t *testing.T) {
 			require.Zero(t, st.UDP.OutOfOrder)
 		}
 		require.Equal(t, sent, bytes, "%v: the client prints what the server counted", args)
-		require.Equal(t, said.End.SumReceived.Bytes, (said.End.SumReceived.Packets-said.End.SumReceived.Lost)*1400, "%v: %+v", args, said.End)
+		got := said.End.SumReceived
+		require.Equal(t, got.Bytes, (got.Packets-got.Lost)*1400, "%v: %+v", args, said.End)
 		if args[1] != "0" {
 			atRate(t, 2e6/8*float64(len(said.End.Streams)), sent, "%v", args)
 		}
@@ -287,7 +300,7 @@ func TestStockUDPReverse(t *testing.T) {
 
 // A limit in bytes ends a UDP test to the client even where datagrams are lost: the server goes on until it is told.
 func TestStockUDPReverseLimits(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, limit := range [][]string{{"-n", "5M"}, {"-k", "2000"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append([]string{"-u", "-R", "-b", "0", "-l", "8K"}, limit...)...)
@@ -299,7 +312,7 @@ func TestStockUDPReverseLimits(t *testing.T) {
 }
 
 func TestStockUDPBothWays(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	said := iperf3(t, s, "-u", "--bidir", "-b", "2M", "-P", "2", "-t", "1", "-l", "1400")
 	sent, received := s.endedTest(t)
@@ -312,7 +325,7 @@ func TestStockUDPBothWays(t *testing.T) {
 }
 
 func TestStockUDPOmit(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, args := range [][]string{{}, {"-R"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-u", "-b", "8M", "-t", "1", "-O", "1", "-l", "1000")...)
@@ -325,7 +338,7 @@ func TestStockUDPOmit(t *testing.T) {
 
 // Batches carry the same test.
 func TestStockUDPBatches(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, args := range [][]string{{}, {"-R"}} {
 		var k *kernelBatch
 		l := &loopback{udp: func(c *net.UDPConn) net.PacketConn { k = &kernelBatch{UDPConn: c}; return k }}
@@ -346,7 +359,7 @@ func TestStockUDPBatches(t *testing.T) {
 
 // A packet connection that can do nothing but ReadFrom and WriteTo will do.
 func TestStockUDPPlain(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	type bare struct{ net.PacketConn }
 	l := &loopback{udp: func(c *net.UDPConn) net.PacketConn { return bare{c} }}
 	s := serve(t, l, nil)
@@ -358,7 +371,7 @@ func TestStockUDPPlain(t *testing.T) {
 
 // What a connection can do is asked of it: congestion control, segment size, delay, and TCP's own figures.
 func TestStockTCPSettings(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	conns := make(chan kernelConn, 8)
 	l := &loopback{tcp: func(c *net.TCPConn) net.Conn { k := kernelConn{c}; conns <- k; return k }}
 	s := serve(t, l, nil)
@@ -385,14 +398,14 @@ func TestStockTCPSettings(t *testing.T) {
 
 // An algorithm that the server has not is no reason to end the test; one that cannot be set is.
 func TestStockTCPCongestionFails(t *testing.T) {
-	t.Parallel()
-	s := serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return failing{c, errNoSuchAlgorithm} }}, nil)
+	stockTest(t)
+	s := serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return broken{c, "SetCongestion", errNoSuchAlgorithm} }}, nil)
 	said := iperf3(t, s, "-n", "1K", "-C", "cubic")
 	s.endedTest(t)
 	require.Len(t, s.log.find("iperf3: no such congestion control here, the test goes on without"), 1)
 	require.Equal(t, "reno", said.End.ReceiverCongestion)
 
-	s = serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return failing{c, syscall.EPERM} }}, nil)
+	s = serve(t, &loopback{tcp: func(c *net.TCPConn) net.Conn { return broken{c, "SetCongestion", syscall.EPERM} }}, nil)
 	out, err := iperf3Text(t, s, "-n", "1K", "-C", "cubic")
 	require.Error(t, err)
 	require.Contains(t, string(out), "unable to set TCP_CONGESTION")
@@ -401,7 +414,7 @@ func TestStockTCPCongestionFails(t *testing.T) {
 
 // The client prints its own sentence for the server's number, and errno's.
 func TestStockUDPPortTaken(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{packetErr: os.NewSyscallError("bind", syscall.EADDRINUSE)}, nil)
 	out, err := iperf3Text(t, s, "-u")
 	require.Error(t, err)
@@ -412,12 +425,12 @@ func TestStockUDPPortTaken(t *testing.T) {
 }
 
 func TestStockServerOutput(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, c := range []struct {
 		args []string
 		want []string
 	}{
-		{[]string{"-P", "2"}, []string{"receiver", "[  1]", "[  3]", "[SUM]", "0.00-1.00"}},
+		{[]string{"-P", "2"}, []string{"receiver", "[  1]", "[  3]", "[SUM]", " 0.00-1."}},
 		{[]string{"-R"}, []string{"sender"}},
 		{[]string{"-u", "-b", "10M"}, []string{"Jitter", "Lost/Total", "ms", "0/"}},
 		{[]string{"-O", "1"}, []string{"(omitted)"}},
@@ -433,7 +446,7 @@ func TestStockServerOutput(t *testing.T) {
 
 // One test at a time: a second client is told that the server is busy, and the first is not disturbed.
 func TestStockBusy(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	first := make(chan stock)
 	go func() {
@@ -453,7 +466,7 @@ func TestStockBusy(t *testing.T) {
 
 // A server that stops tells the client so.
 func TestStockServerStops(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	s := serve(t, &loopback{}, nil)
 	out := make(chan string)
 	go func() {
@@ -468,10 +481,10 @@ func TestStockServerStops(t *testing.T) {
 
 // A client that is interrupted says so, and the next test begins at once.
 func TestStockClientInterrupted(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, mode := range [][]string{{}, {"-R"}, {"-u", "-b", "0"}, {"-u", "-R", "-b", "0"}, {"--bidir"}} {
 		s := serve(t, &loopback{}, nil)
-		cmd := exec.Command("iperf3", append([]string{"-c", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port())), "-t", "20"}, mode...)...)
+		cmd := iperf3Command(t.Context(), s, append([]string{"-t", "20"}, mode...)...)
 		require.NoError(t, cmd.Start())
 		s.log.await(t, "iperf3 test begins")
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
@@ -484,10 +497,10 @@ func TestStockClientInterrupted(t *testing.T) {
 
 // A client that dies without a word is one failed test.
 func TestStockClientKilled(t *testing.T) {
-	t.Parallel()
+	stockTest(t)
 	for _, mode := range [][]string{{}, {"-R"}, {"-u", "-b", "0"}, {"-u", "-R", "-b", "0"}, {"--bidir"}} {
 		s := serve(t, &loopback{}, nil)
-		cmd := exec.Command("iperf3", append([]string{"-c", s.at.Addr().String(), "-p", strconv.Itoa(int(s.at.Port())), "-t", "20"}, mode...)...)
+		cmd := iperf3Command(t.Context(), s, append([]string{"-t", "20"}, mode...)...)
 		require.NoError(t, cmd.Start())
 		s.log.await(t, "iperf3 test begins")
 		require.NoError(t, cmd.Process.Kill())
