@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 gvisor-rival = $(GO) build -C tests/gvisor -o ../../bin/gvisor-rival .
 
-.PHONY: help build install demo test bench bench-smoke gvisor generate check race fuzz lint ci clean
+.PHONY: help build install demo test packetdrill bench bench-smoke gvisor generate check race fuzz lint ci clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: ## all tests; those on veth pairs run as root only
 	@scripts/need ip ping arping ethtool tcpdump kxdpgun iperf3 gcc nc socat curl
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
+
+packetdrill: ## packetdrill's scripts against kit's TCP: PACKETDRILL=its binary SCRIPTS=a folder of scripts
+	@$(if $(and $(PACKETDRILL),$(SCRIPTS)),scripts/need ip sysctl ethtool python3 gcc,true)
+	@$(GO) run ./tests/packetdrill -packetdrill '$(PACKETDRILL)' -scripts '$(SCRIPTS)'
 
 bench: build ## kit and its rivals, gVisor among them, on one veth pair
 	@scripts/need ip kxdpgun gcc

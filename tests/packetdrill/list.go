@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // fitting are the scripts of gtests/net/tcp that a TCP by the RFCs with Linux's numbers passes: folder/name. Versions of
 // packetdrill append words to names.
@@ -25,12 +28,19 @@ var fitting = []string{
 // exceptions are scripts of the list above that kit does not pass, each with the reason and its RFC section.
 var exceptions = map[string]string{}
 
-// fits reports whether a script is one of the list.
-func fits(name string) bool {
+// fit picks the scripts of the list above out of all names. One that is not there by its own name is there by a longer one.
+func fit(names []string) map[string]bool {
+	picked := make(map[string]bool)
 	for _, f := range fitting {
-		if name == f || strings.HasPrefix(name, f+"-") {
-			return true
+		if slices.Contains(names, f) {
+			picked[f] = true
+			continue
+		}
+		for _, n := range names {
+			if strings.HasPrefix(n, f+"-") || strings.HasPrefix(n, f+"_") {
+				picked[n] = true
+			}
 		}
 	}
-	return false
+	return picked
 }
