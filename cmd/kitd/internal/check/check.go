@@ -158,19 +158,38 @@ func shared(c *config.Config, addresses []netip.Prefix) []loader.Finding {
 // port tries what kit would do first: take the port in the kernel.
 func port(s config.Service, at netip.AddrPort) loader.Finding {
 	topic := fmt.Sprintf("port %d", at.Port())
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+	err := take(s, at)
 	switch {
 	case err == nil:
-		conn.Close()
 		return ok(topic, "%s is free at %s", s.Name, at)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fail(topic, fmt.Sprintf("ss -lunp 'sport = :%d' shows who has it", at.Port()), "another program has %s, where %s is to be", at, s.Name)
+		return fail(topic, fmt.Sprintf("ss -ltunp 'sport = :%d' shows who has it", at.Port()), "another program has %s, where %s is to be", at, s.Name)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fail(topic, fmt.Sprintf("--serve %s=:%d is every address of the card", s.Name, s.Port), "%s is no address of this machine", at.Addr())
 	case errors.Is(err, syscall.EACCES):
 		return fail(topic, "run as root, or give CAP_NET_BIND_SERVICE", "ports below 1024 are not for this user")
 	}
 	return fail(topic, "use another port", "%s can't be taken: %v", at, err)
+}
+
+// take takes the port of each of the service's protocols for a moment.
+func take(s config.Service, at netip.AddrPort) error {
+	tcp, udp := s.Protocols()
+	if udp {
+		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			return err
+		}
+		conn.Close()
+	}
+	if tcp {
+		l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
+		if err != nil {
+			return err
+		}
+		l.Close()
+	}
+	return nil
 }
 
 // owned looks whether somebody has the addresses that kit is to own.

@@ -25,16 +25,16 @@ func (s Service) String() string {
 	return fmt.Sprintf("%s=%s:%d", s.Name, host, s.Port)
 }
 
-// protocols are those that a service takes its port of.
-func (s Service) protocols() (tcp, udp bool) {
+// Protocols are those that a service takes its port of.
+func (s Service) Protocols() (tcp, udp bool) {
 	udp = strings.HasPrefix(s.Name, "udp-")
 	return !udp, udp
 }
 
 // overlaps reports whether two services want the same port of one address and protocol.
 func (s Service) overlaps(o Service) bool {
-	tcp, udp := s.protocols()
-	otherTCP, otherUDP := o.protocols()
+	tcp, udp := s.Protocols()
+	otherTCP, otherUDP := o.Protocols()
 	return (tcp && otherTCP || udp && otherUDP) && s.Port == o.Port && (!s.Addr.IsValid() || !o.Addr.IsValid() || s.Addr == o.Addr)
 }
 
