@@ -330,7 +330,7 @@ func (c *Conn) arrivesText(now clock.Time, s *Segment) {
 		// RFC 9293 section 3.6.1, RFC 2525 section 2.17: data for a user
 		// that closed is answered with RST, so that the peer learns that it is
 		// lost.
-		c.due.rst, c.due.rstSeq, c.due.rstAck, c.due.rstFlags = true, s.Ack, 0, uint8(RST)
+		c.answerRST(s.Ack, 0, RST)
 		c.fail(ErrAborted)
 		return
 	}

@@ -44,5 +44,5 @@ func (c *Conn) mayAnswer(now clock.Time) bool {
 
 // answerRST has the next Emit send an RST and lets the connection be.
 func (c *Conn) answerRST(seq, ack Seq, flags wire.TCPFlags) {
-	c.due.rst, c.due.rstSeq, c.due.rstAck, c.due.rstFlags = true, seq, ack, uint8(flags)
+	c.due.rst, c.rst = true, reset{seq, ack, flags}
 }
