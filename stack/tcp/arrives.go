@@ -118,29 +118,26 @@ func (c *Conn) afterACK(now clock.Time, s *Segment) {
 }
 
 // acceptable is the test of RFC 9293 section 3.10.7.4, table 6: some of the
-// segment lies in the receive window.
-func (c *Conn) acceptable(s *Segment) bool {
-	length, window := s.Len(), c.rcvWnd()
+// segment lies in a receive window of this size that begins at nxt. A whole segment
+// around the window has bytes for us too, which table 6 does not see.
+func (s *Segment) acceptable(nxt Seq, window uint32) bool {
+	length := s.Len()
 	switch {
 	case length == 0 && window == 0:
-		return s.Seq == c.rcv.nxt
+		return s.Seq == nxt
 	case length == 0:
-		return s.Seq.In(c.rcv.nxt, window)
+		return s.Seq.In(nxt, window)
 	case window == 0:
 		return false
 	}
-	return s.Seq.In(c.rcv.nxt, window) || s.Seq.Add(length-1).In(c.rcv.nxt, window)
+	return s.Seq.In(nxt, window) || s.Seq.Add(length-1).In(nxt, window) ||
+		s.Seq.Before(nxt) && s.end().After(nxt+Seq(window))
 }
 
 // checkSequence is the first check. What is not acceptable is answered with an
 // ACK, unless it is an RST.
 func (c *Conn) checkSequence(now clock.Time, s *Segment) bool {
-	if c.acceptable(s) {
-		return true
-	}
-	// A whole segment around the window has bytes for us too, which table 6
-	// does not see.
-	if s.Seq.Before(c.rcv.nxt) && s.end().After(c.rcv.adv) && c.rcvWnd() > 0 {
+	if s.acceptable(c.rcv.nxt, c.rcvWnd()) {
 		return true
 	}
 	// "If the RCV.WND is zero, no segments will be acceptable, but special
@@ -159,8 +156,8 @@ func (c *Conn) checkSequence(now clock.Time, s *Segment) bool {
 		return false
 	}
 	if c.state == TimeWait && s.has(FIN) && s.end() == c.rcv.nxt {
-		// "The only thing that can arrive in this state is a retransmission of
-		// the remote FIN. Acknowledge it, and restart the 2 MSL timeout."
+		// A retransmission of the remote FIN: "Acknowledge it, and restart the 2
+		// MSL timeout."
 		c.timer.keepAt = now.Add(c.layer.cfg.TimeWait)
 		c.due.ack = true
 		return false
@@ -258,6 +255,11 @@ func (c *Conn) arrivesACK(now clock.Time, s *Segment) bool {
 		return false
 	}
 	c.updateTimestamp(now, s)
+	if c.state == TimeWait {
+		// "The only thing that can arrive in this state is a retransmission of
+		// the remote FIN", and the first check has seen that.
+		return false
+	}
 	c.acknowledged(now, s)
 	switch c.state {
 	case FinWait1:
@@ -330,7 +332,7 @@ func (c *Conn) arrivesText(now clock.Time, s *Segment) {
 		// RFC 9293 section 3.6.1, RFC 2525 section 2.17: data for a user
 		// that closed is answered with RST, so that the peer learns that it is
 		// lost.
-		c.due.rst, c.due.rstSeq, c.due.rstAck, c.due.rstFlags = true, s.Ack, 0, uint8(RST)
+		c.answerRST(s.Ack, 0, RST)
 		c.fail(ErrAborted)
 		return
 	}

@@ -16,7 +16,6 @@ const minCwnd = 2
 // congestion is a congestion control algorithm. It holds no state of its own:
 // a connection's is in its control. All windows are in segments.
 type congestion interface {
-	name() string
 	// acked grows cwnd upon an ACK for new data outside of recovery: n segments
 	// arrived, and the last of them took rtt, 0 where that is not known.
 	acked(c *Conn, now clock.Time, n uint32, rtt time.Duration)
@@ -30,44 +29,34 @@ type congestion interface {
 	idled(c *Conn, d time.Duration)
 }
 
-// congestionByName returns an algorithm, nil where there is none.
-func congestionByName(name string) congestion {
-	switch name {
-	case "cubic":
-		return cubic{}
-	case "newreno":
-		return newReno{}
-	}
-	return nil
+// algorithm is a congestion control algorithm by its place in algorithms.
+type algorithm uint8
+
+var algorithms = [...]struct {
+	name string
+	congestion
+}{
+	{"cubic", cubic{}},
+	{"newreno", newReno{}},
 }
+
+// algorithmByName reports false where there is none of that name.
+func algorithmByName(name string) (algorithm, bool) {
+	for i := range algorithms {
+		if algorithms[i].name == name {
+			return algorithm(i), true
+		}
+	}
+	return 0, false
+}
+
+// congestion returns the connection's algorithm.
+func (c *Conn) congestion() congestion { return algorithms[c.opt.congestion].congestion }
 
 // control is the state of loss recovery and congestion control.
 type control struct {
-	cwnd, ssthresh           uint32
-	count                    uint32 // segments acknowledged towards the next increment
-	priorCwnd, priorSsthresh uint32 // before the reduction; priorSsthresh 0: not to be undone
-	highSeq                  Seq    // SND.NXT when the state began
-	undoMarker               uint64 // position of SND.UNA when the reduction began
-	undoRexmt                int32  // retransmissions not known to be in vain
-	rexmtStamp               uint32 // timestamp clock at the first of them
-
-	prr reduction
-	tlp struct {
-		end     Seq  // TLP.end_seq
-		active  bool // a probe is out
-		isRexmt bool // TLP.is_retrans
-	}
-	rack      rackState
-	algorithm algorithmState
-	sentAt    clock.Time // when new data was last sent
-
-	// Validation of cwnd (RFC 2861, RFC 7661 section 4): whether it was what
-	// held the sender back in the last flight, maxOut segments large, which ends
-	// at usage.
-	maxOut uint32
-	usage  Seq
-	used   uint32
-	usedAt clock.Time
+	cwnd, ssthresh uint32
+	count          uint32 // segments acknowledged towards the next increment
 
 	state      caState
 	limited    bool
@@ -77,6 +66,31 @@ type control struct {
 	frto       bool
 	echoCE     bool // ECE goes on every ACK (RFC 3168 section 6.1.3)
 	cwrDue     bool // CWR goes on the next new segment
+
+	tlp struct {
+		end     Seq  // TLP.end_seq
+		active  bool // a probe is out
+		isRexmt bool // TLP.is_retrans
+	}
+	prr    reduction
+	sentAt clock.Time // when new data was last sent
+
+	// Validation of cwnd (RFC 2861, RFC 7661 section 4): whether it was what
+	// held the sender back in the last flight, maxOut segments large, which ends
+	// at usage.
+	maxOut uint32
+	usage  Seq
+	used   uint32
+	usedAt clock.Time
+
+	algorithm algorithmState
+
+	priorCwnd, priorSsthresh uint32 // before the reduction; priorSsthresh 0: not to be undone
+	highSeq                  Seq    // SND.NXT when the state began
+	undoRexmt                int32  // retransmissions not known to be in vain
+	undoMarker               uint64 // position of SND.UNA when the reduction began
+	rexmtStamp               uint32 // timestamp clock at the first of them
+	rack                     rackState
 }
 
 // algorithmState is what one of the algorithms keeps.
@@ -179,7 +193,7 @@ func (c *Conn) restartAfterIdle(now clock.Time) {
 	if idle <= c.rtt.rto {
 		return
 	}
-	c.opt.congestion.idled(c, idle)
+	c.congestion().idled(c, idle)
 	restart := min(uint32(c.layer.cfg.InitialWindow), cc.cwnd)
 	cc.ssthresh = cc.currentSsthresh()
 	for ; idle > c.rtt.rto && cc.cwnd > restart; idle -= c.rtt.rto {

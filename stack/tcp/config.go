@@ -179,7 +179,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("tcp: the configuration's %s is %d, which is not from %d to %d", n.name, n.value, n.min, n.max)
 		}
 	}
-	if congestionByName(c.Congestion) == nil {
+	if _, ok := algorithmByName(c.Congestion); !ok {
 		return fmt.Errorf("tcp: congestion control %q is not known; there are cubic and newreno", c.Congestion)
 	}
 	return nil

@@ -27,8 +27,6 @@ type cubicState struct {
 	prior float64    // W_max before the last reduction, to undo it
 }
 
-func (cubic) name() string { return "cubic" }
-
 // acked is slow start with HyStart++ (RFC 9438 section 4.10) and the three regions
 // of section 4.2 to 4.5.
 func (cubic) acked(c *Conn, now clock.Time, n uint32, rtt time.Duration) {

@@ -161,7 +161,7 @@ func TestAcceptability(t *testing.T) {
 		{"text, behind it", false, window, 5, false, false},
 		{"text, last byte first in the window", false, -4, 5, true, true},
 		{"text, all before it", false, -5, 5, false, false},
-		{"text, around the window", false, -5, window + 10, false, true},
+		{"text, around the window", false, -5, window + 10, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := established(t, with(func(cfg *Config) { cfg.ReceiveBuffer, cfg.ReceiveBufferMax = window, window }))
@@ -176,7 +176,7 @@ func TestAcceptability(t *testing.T) {
 				p.c.rcv.adv = p.c.rcv.nxt + window
 			}
 			s := p.segment(ACK, []field{seq(p.c.rcv.nxt.Add(c.at)), text(c.n)})
-			require.Equal(t, c.in, p.c.acceptable(s), "table 6")
+			require.Equal(t, c.in, s.acceptable(p.c.rcv.nxt, p.c.rcvWnd()), "table 6, and what is around the window")
 			before := p.layer.Stats().OutOfWindow
 			p.c.Arrives(p.now, s)
 			rejected := p.layer.Stats().OutOfWindow != before

@@ -20,6 +20,10 @@ func (c *Conn) Emit(now clock.Time, out Output) (more bool) {
 			return true
 		}
 	default:
+		if c.flight == nil && !c.wantsToSend() {
+			c.due.tail, c.due.override = false, false
+			break
+		}
 		if !c.emitStream(now, out) {
 			return true
 		}
@@ -68,7 +72,7 @@ func (c *Conn) send(out Output, s *Segment) bool {
 // (RFC 7323 section 3.2).
 func (c *Conn) emitRST(now clock.Time, out Output) bool {
 	s := &c.layer.out
-	*s = Segment{Seq: c.due.rstSeq, Ack: c.due.rstAck, Flags: wire.TCPFlags(c.due.rstFlags), Options: wire.NoTCPOptions()}
+	*s = Segment{Seq: c.rst.seq, Ack: c.rst.ack, Flags: c.rst.flags, Options: wire.NoTCPOptions()}
 	if c.ts.on && c.state != SynSent {
 		s.Options.Timestamp = wire.TCPTimestamp{Has: true, Val: c.timestamp(now), Ecr: c.ts.recent}
 	}

@@ -60,7 +60,7 @@ type Info struct {
 func (c *Conn) Info(now clock.Time) Info {
 	cc := &c.cc
 	i := Info{
-		State: c.state, CongestionState: cc.state.String(), Congestion: c.opt.congestion.name(),
+		State: c.state, CongestionState: cc.state.String(), Congestion: c.Congestion(),
 		SACK: c.opt.sack, Timestamps: c.ts.on, ECN: c.opt.ecn,
 		SendScale: c.snd.scale, ReceiveScale: c.rcv.scale, WindowScale: c.opt.windowScaling,
 		RTO: c.rtt.backedOff(c.timer.retries, &c.layer.cfg), SRTT: c.rtt.srtt, RTTVar: c.rtt.rttvar, MinRTT: c.rtt.min,

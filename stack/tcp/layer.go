@@ -11,7 +11,7 @@ import (
 // limits, and the memory that connections borrow. One goroutine uses it.
 type Layer struct {
 	cfg        Config
-	congestion congestion
+	congestion algorithm
 	isnKey     sipKey // RFC 6528
 	tsKey      sipKey // offsets of timestamp clocks
 	portKey    sipKey // RFC 6056
@@ -62,7 +62,8 @@ func NewLayer(cfg Config) (*Layer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	l := &Layer{cfg: cfg, congestion: congestionByName(cfg.Congestion)}
+	l := &Layer{cfg: cfg}
+	l.congestion, _ = algorithmByName(cfg.Congestion)
 	key := func() sipKey { return sipKey{cfg.Random(), cfg.Random()} }
 	l.isnKey, l.tsKey, l.portKey = key(), key(), key()
 	l.cookies.init(key)

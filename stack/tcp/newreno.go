@@ -9,8 +9,6 @@ import (
 // newReno is the standard congestion control of RFC 5681.
 type newReno struct{}
 
-func (newReno) name() string { return "newreno" }
-
 // acked is slow start and congestion avoidance (RFC 5681 section 3.1).
 func (newReno) acked(c *Conn, _ clock.Time, n uint32, rtt time.Duration) {
 	cc := &c.cc

@@ -116,8 +116,8 @@ func (c *Conn) SetUserTimeout(now clock.Time, d time.Duration) {
 // SetCongestion chooses congestion control by name and reports false where
 // there is none of that name.
 func (c *Conn) SetCongestion(name string) bool {
-	algorithm := congestionByName(name)
-	if algorithm == nil {
+	algorithm, ok := algorithmByName(name)
+	if !ok {
 		return false
 	}
 	c.opt.congestion = algorithm
@@ -126,7 +126,7 @@ func (c *Conn) SetCongestion(name string) bool {
 }
 
 // Congestion returns the name of the congestion control.
-func (c *Conn) Congestion() string { return c.opt.congestion.name() }
+func (c *Conn) Congestion() string { return algorithms[c.opt.congestion].name }
 
 // SetSendBuffer and SetReceiveBuffer fix a buffer's size in bytes and end its
 // autotuning. A receive window that was announced is never taken back (RFC 9293

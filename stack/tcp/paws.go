@@ -22,13 +22,19 @@ func (c *Conn) checkTimestamp(now clock.Time, s *Segment) bool {
 		// silently drop the segment" (RFC 7323 section 3.2).
 		return false
 	}
-	if int32(ts.Val-c.ts.recent) >= 0 || now.Sub(c.ts.recentAt) > pawsIdle {
+	if !c.ts.older(now, ts.Val) {
 		return true
 	}
 	c.layer.stats.PAWSRejected++
 	c.duplicate(s)
 	c.answerInvalid(now, s)
 	return false
+}
+
+// older reports whether a timestamp comes before TS.Recent, where that still says
+// something.
+func (ts *timestamps) older(now clock.Time, val uint32) bool {
+	return int32(val-ts.recent) < 0 && now.Sub(ts.recentAt) <= pawsIdle
 }
 
 // updateTimestamp keeps TS.Recent (RFC 7323 section 4.3, step 2): only a segment at
@@ -40,7 +46,7 @@ func (c *Conn) updateTimestamp(now clock.Time, s *Segment) {
 	if !c.ts.on || s.Seq.After(c.rcv.acked) {
 		return
 	}
-	if ts := &s.Options.Timestamp; int32(ts.Val-c.ts.recent) >= 0 || now.Sub(c.ts.recentAt) > pawsIdle {
-		c.ts.recent, c.ts.recentAt = ts.Val, now
+	if val := s.Options.Timestamp.Val; !c.ts.older(now, val) {
+		c.ts.recent, c.ts.recentAt = val, now
 	}
 }

@@ -99,7 +99,7 @@ func (c *Conn) forgetCovered(now clock.Time, ack Seq, n uint32) {
 	c.timer.progressAt = now
 	c.rtt.sample(now, oldest, max(1, f.n/2), &c.layer.cfg)
 	cc.limitedNow = limited
-	c.opt.congestion.acked(c, now, n, late)
+	c.congestion().acked(c, now, n, late)
 	if f.n > 0 {
 		if c.timer.kind != timerReorder || c.timer.rexmtAt == clock.Never {
 			c.armRTO(now)

@@ -16,7 +16,7 @@ func (c *Conn) beginReduction() {
 	cc.count = 0
 	cc.priorCwnd = cc.cwnd
 	cc.prr = reduction{prior: cc.cwnd}
-	cc.ssthresh = c.opt.congestion.reduced(c)
+	cc.ssthresh = c.congestion().reduced(c)
 	c.ecnReduced()
 }
 

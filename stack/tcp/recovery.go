@@ -33,7 +33,7 @@ func (c *Conn) recover(now clock.Time, s *Segment, e *ackEvent) {
 	}
 	if e.advanced && e.delivered() > 0 {
 		c.cc.limitedNow = e.limited
-		c.opt.congestion.acked(c, now, e.delivered(), e.late)
+		c.congestion().acked(c, now, e.delivered(), e.late)
 	}
 }
 
@@ -222,11 +222,11 @@ func (c *Conn) enterLoss(now clock.Time) {
 	if cc.state <= caDisorder || !cc.highSeq.After(c.snd.una) || cc.state == caLoss && c.timer.retries == 0 {
 		cc.priorSsthresh = cc.currentSsthresh()
 		cc.priorCwnd = cc.cwnd
-		cc.ssthresh = c.opt.congestion.reduced(c)
+		cc.ssthresh = c.congestion().reduced(c)
 		c.beginUndo()
 		c.ecnReduced()
 	}
-	c.opt.congestion.timedOut(c)
+	c.congestion().timedOut(c)
 	cc.cwnd = c.pipe() + 1
 	cc.count = 0
 	cc.state = caLoss

@@ -10,7 +10,6 @@ import (
 type roundTrip struct {
 	srtt, rttvar time.Duration // SRTT and RTTVAR; srtt is 0 before the first sample
 	rto          time.Duration
-	latest       time.Duration
 	min          time.Duration // least of the last minWindow
 	minAt        clock.Time
 }
@@ -27,7 +26,6 @@ func (r *roundTrip) init(cfg *Config) { *r = roundTrip{rto: cfg.InitialRTO} }
 // them a round trip has.
 func (r *roundTrip) sample(now clock.Time, rtt time.Duration, samples uint32, cfg *Config) {
 	rtt = max(rtt, time.Microsecond)
-	r.latest = rtt
 	if r.min == 0 || rtt <= r.min || now.Sub(r.minAt) > minWindow {
 		r.min, r.minAt = rtt, now
 	}

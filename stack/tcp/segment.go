@@ -114,10 +114,11 @@ type ID struct {
 	LocalPort, RemotePort uint16
 }
 
-// timestamp returns the value of the timestamp clock, which ticks each
-// millisecond from an offset of the connection's own (RFC 7323 section 5.4).
-func (c *Conn) timestamp(now clock.Time) uint32 {
-	return uint32(now/millisecond) + c.ts.offset
-}
+// timestamp returns the value of the timestamp clock.
+func (c *Conn) timestamp(now clock.Time) uint32 { return c.ts.clock(now) }
+
+// clock is the timestamp clock, which ticks each millisecond from an offset of the
+// connection's own (RFC 7323 section 5.4).
+func (ts *timestamps) clock(now clock.Time) uint32 { return uint32(now/millisecond) + ts.offset }
 
 const millisecond = 1_000_000

@@ -4,11 +4,15 @@ import (
 	"time"
 
 	"kitnet.dev/kit/stack/clock"
+	"kitnet.dev/kit/stack/wire"
 )
 
 // Conn is a connection: the transmission control block of RFC 9293 section
 // 3.3.1. Its zero value is of no use before Init. It is not to be copied, and
 // its caller may embed it.
+//
+// Its fields, and those of its parts, stand in the order of how often they are
+// needed: with many connections it is lines of the cache that a segment costs.
 type Conn struct {
 	layer  *Layer
 	tx     SendStream
@@ -16,22 +20,23 @@ type Conn struct {
 	flight *flight // what is in flight; nil while nothing is
 	holes  *holes  // what arrived out of order; nil while nothing is missing
 
-	id     ID
 	state  State
 	events Events
 	err    Error
 	soft   Error
 
 	snd   sendSequence
+	due   due
 	rcv   receiveSequence
 	ts    timestamps
-	rtt   roundTrip
-	timer timers
 	ack   acknowledging
-	cc    control
+	timer timers
 	opt   settings
-	due   due
+	rtt   roundTrip
+	cc    control
 	count counters
+	rst   reset
+	id    ID
 }
 
 // sendSequence is the send sequence variables (RFC 9293 section 3.3.1, figure
@@ -97,11 +102,9 @@ type timestamps struct {
 // Connect and Accept, too.
 type settings struct {
 	userTimeout   time.Duration // 0: by retransmissions (Config.Retries)
-	keepIdle      time.Duration // 0: Config's
-	keepInterval  time.Duration
-	congestion    congestion
-	maxSegment    uint16 // 0: what the path allows
+	congestion    algorithm
 	keepProbes    uint8  // 0: Config's
+	maxSegment    uint16 // 0: what the path allows
 	keepAlive     bool
 	noDelay       bool
 	cork          bool
@@ -109,26 +112,31 @@ type settings struct {
 	quickACK      bool
 	fixedSend     bool // the buffer's size is the user's
 	fixedReceive  bool
-	orphan        bool // nobody holds the connection
-	sack          bool // agreed (RFC 2018)
-	ecn           bool // agreed (RFC 3168)
-	passive       bool // opened by a SYN of the peer
-	windowScaling bool // agreed (RFC 7323)
+	orphan        bool          // nobody holds the connection
+	sack          bool          // agreed (RFC 2018)
+	ecn           bool          // agreed (RFC 3168)
+	passive       bool          // opened by a SYN of the peer
+	windowScaling bool          // agreed (RFC 7323)
+	keepIdle      time.Duration // 0: Config's
+	keepInterval  time.Duration
 }
 
 // due is what the next Emit has to send beside data.
 type due struct {
 	syn      bool // SYN or SYN-ACK
-	rst      bool // <SEQ=rstSeq><ACK=rstAck><CTL=rstFlags>
+	rst      bool // reset
 	ack      bool // an ACK at once
 	probe    bool // window or keep-alive probe
 	tail     bool // tail loss probe (RFC 8985 section 7)
 	override bool // send what silly window avoidance and cork hold back
 	frto     bool // new data instead of retransmissions (RFC 5682)
 	extra    uint8
-	rstSeq   Seq
-	rstAck   Seq
-	rstFlags uint8
+}
+
+// reset is the RST that is due: <SEQ=seq><ACK=ack><CTL=flags>.
+type reset struct {
+	seq, ack Seq
+	flags    wire.TCPFlags
 }
 
 // counters are figures for Info.
@@ -203,11 +211,7 @@ func (c *Conn) free() {
 	c.dropFlight()
 	c.dropHoles()
 	c.timer = timers{}
-	rst := c.due
-	c.due = due{}
-	if rst.rst {
-		c.due.rst, c.due.rstSeq, c.due.rstAck, c.due.rstFlags = true, rst.rstSeq, rst.rstAck, rst.rstFlags
-	}
+	c.due = due{rst: c.due.rst}
 }
 
 func (c *Conn) dropFlight() {

@@ -22,14 +22,14 @@ type timers struct {
 	paceAt     clock.Time // pacing lets the next segment go
 	progressAt clock.Time // when data was last acknowledged, or began to wait for that
 	heardAt    clock.Time // when the peer was last heard
+	kind       timerKind
+	retries    uint8      // time-outs in a row
+	probes     uint8      // window probes without an answer
+	backoff    uint8      // of window probes
+	keepSent   uint8      // keep-alive probes without an answer
 	invalidAt  clock.Time // last answer to an unacceptable segment
 	synAt      clock.Time // first transmission of the SYN
 	mtuAt      clock.Time // when a smaller MTU was found out
-	kind       timerKind
-	retries    uint8 // time-outs in a row
-	probes     uint8 // window probes without an answer
-	backoff    uint8 // of window probes
-	keepSent   uint8 // keep-alive probes without an answer
 }
 
 // Deadline returns when Timeout has to be called at the latest; Never if it

@@ -43,7 +43,7 @@ func (c *Conn) undo() {
 	if cc.priorSsthresh != 0 {
 		cc.cwnd = max(cc.cwnd, cc.priorCwnd)
 		cc.ssthresh = max(cc.ssthresh, cc.priorSsthresh)
-		c.opt.congestion.undone(c)
+		c.congestion().undone(c)
 		cc.cwrDue = false
 	}
 	cc.undoing = false
