@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -159,13 +161,36 @@ func hasPackage(names map[string]bool, pkg string) bool {
 // buildKitd builds the command whose flags the documents name.
 func buildKitd(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "kitd")
+	bin, err := builtKitd()
+	require.NoError(t, err)
+	return bin
+}
+
+// builtKitd builds the command once, in a folder that TestMain removes.
+var builtKitd = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(binaries, "kitd")
 	cmd := exec.Command("go", "build", "-o", bin, "./cmd/kitd")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return bin
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return bin, err
+})
+
+// binaries is where what the tests build lies.
+var binaries string
+
+func TestMain(m *testing.M) {
+	var err error
+	if binaries, err = os.MkdirTemp("", "kit-tests-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(binaries)
+	os.Exit(status)
 }
 
 var (
