@@ -84,6 +84,8 @@ type Limits struct {
 	ICMPErrorsPerSecond int
 	// ReceiveBuffer is the default of a socket's receive buffer, in bytes. Default 1 MiB.
 	ReceiveBuffer int
+	// TimeWaits bounds the TCP connections in TIME-WAIT of each engine; one more is forgotten at once. Default 65,536.
+	TimeWaits int
 	// SendBuffer is the default of a socket's send buffer, in bytes. Default 512 KiB.
 	SendBuffer int
 }
@@ -100,6 +102,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.ICMPErrorsPerSecond, 1000)
 	def(&l.ReceiveBuffer, 1<<20)
 	def(&l.SendBuffer, 512<<10)
+	def(&l.TimeWaits, 1<<16)
 	if l.ReassemblyTimeout <= 0 {
 		l.ReassemblyTimeout = 30 * time.Second
 	}

@@ -28,9 +28,9 @@ func TestModeNames(t *testing.T) {
 func TestLimitDefaults(t *testing.T) {
 	require.Equal(t, Limits{
 		ReassemblyBytes: 4 << 20, ReassemblyTimeout: 30 * time.Second, Neighbours: 8192, NeighbourQueue: 64,
-		ICMPErrorsPerSecond: 1000, ReceiveBuffer: 1 << 20, SendBuffer: 512 << 10,
+		ICMPErrorsPerSecond: 1000, ReceiveBuffer: 1 << 20, TimeWaits: 1 << 16, SendBuffer: 512 << 10,
 	}, Limits{Neighbours: -1}.withDefaults())
-	given := Limits{1, 2, 3, 4, 5, 6, 7}
+	given := Limits{1, 2, 3, 4, 5, 6, 7, 8}
 	require.Equal(t, given, given.withDefaults())
 }
 

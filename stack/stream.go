@@ -19,14 +19,15 @@ import (
 // and no lock; what else the user wants is a bit in req, and the stream on the engine's dirty list.
 type Stream struct {
 	// What the path of a segment reads.
-	id      tcp.ID
-	hash    uint32
-	chain   *Stream      // the next in the bucket (conns.go)
-	touched bool         // on the engine's list of streams to serve in this step
-	visible bool         // in an engine's table, or on its way to another's
-	mtu     atomic.Int32 // of the route, as conn was told
-	conn    tcp.Conn
-	tx, rx  ring.Stream
+	id       tcp.ID
+	hash     uint32
+	chain    *Stream      // the next in the bucket (conns.go)
+	touched  bool         // on the engine's list of streams to serve in this step
+	visible  bool         // in an engine's table, or on its way to another's
+	mtu      atomic.Int32 // of the route, as conn was told
+	timeWait bool         // counted in the engine's timeWaits
+	conn     tcp.Conn
+	tx, rx   ring.Stream
 
 	// What the engine and the user's side share.
 	s       *Stack

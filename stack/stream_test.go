@@ -263,3 +263,23 @@ func TestStreamOverALockedPath(t *testing.T) {
 		require.Equal(t, text, got)
 	}
 }
+
+// Limits.TimeWaits bounds what connections that are over can hold.
+func TestStreamTimeWaitsAreBounded(t *testing.T) {
+	p := newDuo(t, linktest.Config{}, func(s *setup) { s.Limits.TimeWaits = 3 })
+	for range 5 {
+		c, s := p.connected()
+		require.NoError(t, c.Shutdown(ShutWrite))
+		p.settle()
+		require.NoError(t, s.Close())
+		p.settle()
+		require.NoError(t, c.Close())
+		p.settle()
+	}
+	require.Len(t, p.a.Sockets(), 3)
+	require.Empty(t, p.b.Sockets())
+	p.wait(2 * time.Minute)
+	require.Empty(t, p.a.Sockets())
+	require.Empty(t, p.a.binds)
+	require.Zero(t, p.a.engines[1].timeWaits)
+}

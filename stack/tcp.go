@@ -22,6 +22,7 @@ type tcpEngine struct {
 	tcpIn     tcp.Segment
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
+	timeWaits int // connections in TIME-WAIT
 }
 
 // tcp takes a segment: RFC 9293 §3.10.7 begins here, with the connection that it belongs to.
@@ -229,6 +230,9 @@ func (e *Engine) leave(st *Stream) {
 	e.iface.flows.leave(&st.id, e)
 	e.wheel.stop(&st.timer)
 	e.sockets--
+	if st.timeWait {
+		e.timeWaits--
+	}
 	if st.has(isConnected) {
 		st.flags.Or(isBroken)
 	}
@@ -301,6 +305,9 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	if ev := c.Events(); ev != 0 {
 		e.happened(st, ev)
 	}
+	if c.State() == tcp.TimeWait && !st.timeWait && st.visible {
+		e.enterTimeWait(st)
+	}
 	if st.moveTo != nil && st.visible && !more {
 		e.handOver(st)
 		return false
@@ -310,6 +317,16 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	}
 	e.schedule(st)
 	return more || c.State() == tcp.Closed // what happened was no use to anybody: see established
+}
+
+// enterTimeWait counts a connection in TIME-WAIT, and ends it at once where there are too many, as Linux does
+// (net.ipv4.tcp_max_tw_buckets): what they guard against is rare, and memory is finite.
+func (e *Engine) enterTimeWait(st *Stream) {
+	st.timeWait = true
+	if e.timeWaits++; e.timeWaits > e.limits.TimeWaits {
+		st.conn.Abort(e.now) // no RST leaves in this state
+		e.happened(st, st.conn.Events())
+	}
 }
 
 // dropUnsent forgets what a user wrote, too late, to a connection that is gone.
