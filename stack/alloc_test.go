@@ -27,6 +27,7 @@ type hose struct {
 	lent   []byte
 	tx     [][]byte // free transmit frames
 	sent   int
+	heard  func([]byte) // is shown what is sent, if not nil
 }
 
 func newQuiet(t testing.TB, changes ...func(*setup)) *quiet {
@@ -66,6 +67,9 @@ func (l *hose) Alloc() []byte {
 
 func (l *hose) Send(f []byte) bool {
 	l.sent++
+	if l.heard != nil {
+		l.heard(f)
+	}
 	if &f[0] != &l.lent[0] {
 		l.tx = append(l.tx, f[:cap(f)])
 	}

@@ -20,6 +20,7 @@ type tcpEngine struct {
 	active    []*Stream  // touched in this step, or kept because the transmit ring was full
 	serving   []*Stream  // the memory of active's last list
 	tcpIn     tcp.Segment
+	tcpID     tcp.ID // of tcpIn
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
 	timeWaits int // connections in TIME-WAIT
@@ -48,14 +49,15 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 	if err := s.Parse(t, tcp.ECN(p.ECN())); err != nil {
 		return DropTCPOptions
 	}
-	id := tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
-	st := e.conns.get(&id)
+	id := &e.tcpID
+	*id = tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
+	st := e.conns.get(id)
 	if st == nil {
-		return e.tcpUnknown(&id, p, s)
+		return e.tcpUnknown(id, p, s)
 	}
 	if st.conn.State() == tcp.TimeWait && st.conn.Reusable(s) {
-		if l := e.listener(&id); l != nil {
-			return e.tcpListen(l, &id, s, st) // RFC 6191: the SYN begins a new connection in place of the old one
+		if l := e.listener(id); l != nil {
+			return e.tcpListen(l, id, s, st) // RFC 6191: the SYN begins a new connection in place of the old one
 		}
 	}
 	before := st.conn.State()
@@ -280,7 +282,7 @@ func (e *Engine) serve(st *Stream) (more bool) {
 		e.requested(st, st.req.Swap(0))
 	}
 	if !st.visible {
-		st.dropUnsent()
+		st.freeRings()
 		return false
 	}
 	if n := st.readN.Load(); n > 0 {
@@ -329,12 +331,12 @@ func (e *Engine) enterTimeWait(st *Stream) {
 	}
 }
 
-// dropUnsent forgets what a user wrote, too late, to a connection that is gone.
-func (st *Stream) dropUnsent() {
-	if n := st.tx.Used(); n > 0 {
-		st.tx.Release(n)
-		st.tx.Shrink()
-	}
+// freeRings gives back the memory of a connection that is gone: with what was not sent, or written too late, and without what is
+// still to be read. That goes with the Stream.
+func (st *Stream) freeRings() {
+	st.tx.Release(st.tx.Used())
+	st.tx.Shrink()
+	st.rx.Shrink()
 }
 
 // requested does what a user asked for.
@@ -449,9 +451,7 @@ func (e *Engine) gone(st *Stream) {
 	}
 	e.leave(st)
 	st.flags.And(^isConnecting)
-	st.tx.Release(st.tx.Used())
-	st.tx.Shrink()
-	st.rx.Shrink()
+	st.freeRings()
 }
 
 // errnoOfTCP is what recv(2) says of a connection's end; 0 for one that ended in order or by ourselves.
