@@ -56,8 +56,9 @@ const (
 
 // Flags of the sending and receiving calls. A call answers EOPNOTSUPP to a flag that it does not take.
 const (
-	MSG_TRUNC    = 0x20 // Recv, RecvFrom: return the datagram's length, even where buf is shorter
-	MSG_DONTWAIT = 0x40 // any of them: this call does not block
+	MSG_TRUNC    = 0x20   // Recv, RecvFrom: return the datagram's length, even where buf is shorter
+	MSG_DONTWAIT = 0x40   // any of them: this call does not block
+	MSG_MORE     = 0x8000 // Send on a stream: more comes at once, so that what fills no segment waits for it, 200 ms at most
 )
 
 // Addresses with a meaning of their own.

@@ -85,6 +85,22 @@ var streamRows = []row{
 		w.far.reads(accepted, string(make([]byte, n)))
 		w.far.ends(accepted)
 	}},
+	{"Send", "MSG_MORE: what is sent so comes with the rest, however much that is", func(t *testing.T, w *world) {
+		client, accepted := w.pair()
+		for _, rest := range []string{"rest", strings.Repeat("rest", 500_000)} {
+			n, err := w.near.Send(client, []byte("first, "), MSG_MORE)
+			require.NoError(t, err)
+			require.Equal(t, 7, n)
+			go w.near.says(client, rest)
+			w.far.reads(accepted, "first, "+rest)
+		}
+		n, err := w.near.Send(client, []byte("last"), MSG_MORE|MSG_DONTWAIT)
+		require.NoError(t, err)
+		require.Equal(t, 4, n)
+		require.NoError(t, w.near.CloseSocket(client))
+		w.far.reads(accepted, "last")
+		w.far.ends(accepted)
+	}},
 	{"Send", "streams: a flag that it does not take is EOPNOTSUPP", func(t *testing.T, w *world) {
 		client, _ := w.pair()
 		_, err := w.near.Send(client, []byte("x"), 1)

@@ -115,10 +115,10 @@ func connected(st *stack.Stream) (over bool, err error) {
 // sendStream waits until all of b is in the send buffer. What was taken before an error is what it returns, and the error comes
 // with the next call.
 func (s *socket) sendStream(b []byte, flags int) (int, error) {
-	if flags&^MSG_DONTWAIT != 0 {
+	if flags&^(MSG_DONTWAIT|MSG_MORE) != 0 {
 		return 0, syscall.EOPNOTSUPP
 	}
-	n, err := s.st.Write(b)
+	n, err := s.put(b, flags)
 	if err == nil && n == len(b) {
 		return n, nil
 	}
@@ -129,7 +129,7 @@ func (s *socket) sendStream(b []byte, flags int) (int, error) {
 			}
 			return 0, syscall.EWOULDBLOCK
 		}
-		n, err = s.sendBlocked(b, n)
+		n, err = s.sendBlocked(b, n, flags)
 	}
 	if n > 0 {
 		if errno, _ := err.(syscall.Errno); errno != 0 && errno != syscall.EWOULDBLOCK && errno != syscall.EPIPE && errno != syscall.EBADF {
@@ -140,13 +140,21 @@ func (s *socket) sendStream(b []byte, flags int) (int, error) {
 	return 0, s.overtaken(err)
 }
 
-func (s *socket) sendBlocked(b []byte, n int) (int, error) {
+// put gives the stream what has room.
+func (s *socket) put(b []byte, flags int) (int, error) {
+	if flags&MSG_MORE != 0 {
+		return s.st.WriteMore(b)
+	}
+	return s.st.Write(b)
+}
+
+func (s *socket) sendBlocked(b []byte, n, flags int) (int, error) {
 	sl := s.kit.sleeper(time.Duration(s.sndTimeout.Load()))
 	defer s.kit.release(sl)
 	s.st.Watch(sl.waiter, stack.Writable)
 	defer s.st.Unwatch(sl.waiter)
 	for {
-		m, err := s.st.Write(b[n:])
+		m, err := s.put(b[n:], flags)
 		n += m
 		switch {
 		case err == nil && n == len(b):

@@ -35,7 +35,8 @@ func build(ctx context.Context, folder string) (*tools, error) {
 	if err := os.WriteFile(source, preloadSource, 0o600); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", t.preload, source).CombinedOutput(); err != nil {
+	gcc := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", t.preload, source)
+	if out, err := gcc.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the preload: %w: %s", err, out)
 	}
 	return t, nil

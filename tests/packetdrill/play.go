@@ -95,7 +95,8 @@ func (t *tools) play(ctx context.Context, s script) result {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", inside, t.packetdrill,
 		"--ip_version=ipv4", "--local_ip="+local, "--gateway_ip="+local, "--netmask_ip="+netmask, "--remote_ip="+remoteIP,
 		// What run_all.py of packetdrill defines for IPv4.
-		"-D", "TFO_COOKIE=3021b9d889017eeb", "-D", "CODE=host_unreachable", "-D", "CMSG_LEVEL_IP=SOL_IP", "-D", "CMSG_TYPE_RECVERR=IP_RECVERR",
+		"-D", "TFO_COOKIE=3021b9d889017eeb", "-D", "CODE=host_unreachable",
+		"-D", "CMSG_LEVEL_IP=SOL_IP", "-D", "CMSG_TYPE_RECVERR=IP_RECVERR",
 		"--so_filename="+t.shim, fmt.Sprintf("--so_flags=local=%s/%d %s", local, prefix, t.flags), filepath.Base(s.path))
 	cmd.Dir = filepath.Dir(s.path)
 	cmd.Env = append(os.Environ(), preloadVariable+"="+t.preload)
@@ -122,13 +123,24 @@ func (t *tools) play(ctx context.Context, s script) result {
 	return r
 }
 
+// failedAssertion is what Python says of a %{ }% block: the assertion, a line of carets, and what was found instead.
+var failedAssertion = regexp.MustCompile(`(?m)^ *.*?(assert .*)\n[ ^~]*\n?(AssertionError.*)`)
+
+// assertion is that assertion and what was found, empty where none failed.
+func assertion(said string) string {
+	if m := failedAssertion.FindStringSubmatch(said); m != nil {
+		return ": " + m[1] + ": " + m[2]
+	}
+	return ""
+}
+
 // firstLine is the first line that says what is wrong with the script, without its path; where there is none, the first line.
 func firstLine(said, path string) (first string) {
 	base := filepath.Base(path) + ":"
 	for line := range strings.Lines(said) {
 		line = strings.TrimSpace(line)
 		if _, why, ok := strings.Cut(line, base); ok {
-			return why
+			return why + assertion(said)
 		}
 		if first == "" {
 			first = line

@@ -37,6 +37,8 @@ func report(out io.Writer, results []result, verbose bool) bool {
 			fmt.Fprintf(out, "  an exception: %s\n", why)
 		case fitting[r.name]:
 			fmt.Fprintln(out, "  it is one of those that have to pass")
+		case knownFor(r.name) != "":
+			fmt.Fprintf(out, "  %s\n", knownFor(r.name))
 		}
 		if verbose {
 			fmt.Fprintf(out, "  | %s\n", strings.ReplaceAll(strings.TrimSpace(r.said), "\n", "\n  | "))

@@ -16,7 +16,9 @@ func TestReport(t *testing.T) {
 		return result{script: script{name: name}, passed: passed, why: "9: it differs", said: "noise\na.pkt:9: it differs\n"}
 	}
 	var out bytes.Buffer
-	require.True(t, report(&out, []result{of("mss/x", false), of("fast_retransmit/fr-4pkt", true), of("fast_retransmit/fr-4pkt-other", false)}, false))
+	require.True(t, report(&out, []result{
+		of("mss/x", false), of("fast_retransmit/fr-4pkt", true), of("fast_retransmit/fr-4pkt-other", false),
+	}, false))
 	require.Regexp(t, `(?m)^fast_retransmit +1 +1$`, out.String())
 	require.Regexp(t, `(?m)^all +1 +2$`, out.String())
 	require.Contains(t, out.String(), "mss/x\n  9: it differs\n")
@@ -39,6 +41,11 @@ func TestFit(t *testing.T) {
 	require.Equal(t, map[string]bool{"fast_retransmit/fr-4pkt": true},
 		fit([]string{"fast_retransmit/fr-4pkt", "fast_retransmit/fr-4pkt-other", "mss/x"}))
 	require.Equal(t, map[string]bool{"ecn/ecn-uses-ect0-v4": true}, fit([]string{"ecn/ecn-uses-ect0-v4", "ecn/ecn-uses-ect01"}))
+	require.Equal(t, "kit has no TCP fast open (RFC 7413)", knownFor("fastopen/server/opt34/x"))
+	require.Empty(t, knownFor("mss/x"))
+	for _, name := range fitting {
+		require.Empty(t, knownFor(name), "%s has to pass", name)
+	}
 	for name := range exceptions {
 		require.Contains(t, fitting, name, "an exception to nothing")
 	}
@@ -47,7 +54,9 @@ func TestFit(t *testing.T) {
 // Scripts are found below a folder, with what they say of themselves.
 func TestFindScripts(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "gtests", "net", "tcp")
-	for name, text := range map[string]string{"mss/a.pkt": "--local_ip=10.0.0.9\n0 x", "fastopen/client/b.pkt": "", "common/defaults.sh": ""} {
+	for name, text := range map[string]string{
+		"mss/a.pkt": "--local_ip=10.0.0.9\n0 x", "fastopen/client/b.pkt": "", "common/defaults.sh": "",
+	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755))
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
 	}
@@ -61,6 +70,8 @@ func TestFindScripts(t *testing.T) {
 	require.ErrorContains(t, err, "no scripts")
 	require.Equal(t, "y/a", nameOf("/x/y/a.pkt"))
 	require.Equal(t, "24: wrong", firstLine("sysctl: no\n\na.pkt:24: wrong\nmore", "/x/a.pkt"))
+	const said = "a.pkt:9: error in Python code\nTraceback:\n    print(a); assert a == 1, a\n              ^^^^^^\nAssertionError: 2\n"
+	require.Equal(t, "9: error in Python code: assert a == 1, a: AssertionError: 2", firstLine(said, "/x/a.pkt"))
 	require.Equal(t, "sysctl: no", firstLine("\nsysctl: no\n", "/x/a.pkt"))
 }
 

@@ -208,8 +208,8 @@ func checkSums(packet []byte) error {
 	return nil
 }
 
-// Outlast lets time pass until the call that waits has ended and returns its result: for a caller with nobody beside it that could
-// end the call. -EDEADLK is that nothing ever will.
+// Outlast lets time pass until the call that waits has ended and returns its result: for a caller with nobody beside it that
+// could end the call. -EDEADLK is that nothing ever will.
 func (h *Host) Outlast() int {
 	for end := h.now.Add(patience); ; h.now = max(h.now, h.upcoming()) {
 		h.step()

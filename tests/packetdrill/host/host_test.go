@@ -46,7 +46,8 @@ func (p *peer) arrives(flags wire.TCPFlags, n int) {
 	from, _ := wire.AddrFrom(p.from.Addr())
 	to, _ := wire.AddrFrom(local.Addr())
 	wire.PutTCP(b[wire.IPv4Len:], &wire.TCPFields{
-		Src: from, Dst: to, SrcPort: p.from.Port(), DstPort: local.Port(), Seq: p.seq, Ack: p.ack, Flags: flags, Window: 60000, PayloadLen: n,
+		Src: from, Dst: to, SrcPort: p.from.Port(), DstPort: local.Port(),
+		Seq: p.seq, Ack: p.ack, Flags: flags, Window: 60000, PayloadLen: n,
 	}, 0)
 	wire.PutIPv4(b, &wire.IPv4Fields{TotalLength: len(b), DF: true, TTL: 64, Protocol: wire.ProtocolTCP, Src: from, Dst: to})
 	require.NoError(p.t, p.h.Inject(b))
@@ -108,7 +109,8 @@ func (p *peer) accepted() int {
 
 func one(b []byte) [][]byte { return [][]byte{b} }
 
-// A call that waits ends with the packet that it waits for, at the moment when that comes, and time stands until its caller was told.
+// A call that waits ends with the packet that it waits for, at the moment when that comes, and time stands until its caller
+// was told.
 func TestCallsWait(t *testing.T) {
 	p := newPeer(t, "")
 	l := p.listening()
@@ -215,9 +217,10 @@ func TestOptions(t *testing.T) {
 	for _, o := range []struct{ level, name, set, get int }{
 		{unix.SOL_SOCKET, unix.SO_SNDBUF, 21000, 42000}, {unix.SOL_SOCKET, unix.SO_RCVBUF, 70000, 140000},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, 1},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, 1}, {unix.IPPROTO_TCP, unix.TCP_CORK, 1, 1}, {unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1, 1},
-		{unix.IPPROTO_TCP, unix.TCP_MAXSEG, 500, 500}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 3000, 3000},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60, 60}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5, 5}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4, 4},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, 1}, {unix.IPPROTO_TCP, unix.TCP_CORK, 1, 1},
+		{unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1, 1}, {unix.IPPROTO_TCP, unix.TCP_MAXSEG, 500, 500},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 3000, 3000}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60, 60},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5, 5}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4, 4},
 		{unix.IPPROTO_IP, unix.IP_TOS, 16, 16}, {unix.IPPROTO_IP, unix.IP_TTL, 9, 9},
 	} {
 		require.Zero(t, p.h.Setsockopt(fd, o.level, o.name, four(o.set)), "%+v", o)
@@ -240,12 +243,14 @@ func TestOptions(t *testing.T) {
 
 // The settings of net.ipv4 are read when the first socket is made, and those of the flags have precedence.
 func TestSettings(t *testing.T) {
-	cfg, err := ParseFlags("local=10.0.0.1/8 gateway=10.0.0.2 mtu=1400 proc=" + t.TempDir() + " tcp_ecn=1 tcp_rmem=4096,100000,200000")
+	const words = "local=10.0.0.1/8 gateway=10.0.0.2 mtu=1400 tcp_ecn=1 tcp_rmem=4096,100000,200000 proc="
+	cfg, err := ParseFlags(words + t.TempDir())
 	require.NoError(t, err)
 	require.Equal(t, netip.MustParsePrefix("10.0.0.1/8"), cfg.Local)
 	require.Equal(t, 1400, cfg.MTU)
 	for name, value := range map[string]string{
-		"tcp_ecn": "0\n", "tcp_sack": "0\n", "tcp_wmem": "4096\t16384\t4194304\n", "tcp_keepalive_time": "77\n", "tcp_congestion_control": "reno\n",
+		"tcp_ecn": "0\n", "tcp_sack": "0\n", "tcp_wmem": "4096\t16384\t4194304\n", "tcp_keepalive_time": "77\n",
+		"tcp_congestion_control": "reno\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(cfg.Proc, name), []byte(value), 0o600))
 	}
@@ -253,7 +258,8 @@ func TestSettings(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, tcp.ECNOn, c.ECN)
 	require.False(t, c.SACK)
-	require.Equal(t, [4]int{100000, 200000, 16384, 4194304}, [4]int{c.ReceiveBuffer, c.ReceiveBufferMax, c.SendBuffer, c.SendBufferMax})
+	require.Equal(t, [2]int{100000, 200000}, [2]int{c.ReceiveBuffer, c.ReceiveBufferMax})
+	require.Equal(t, [2]int{16384, 4194304}, [2]int{c.SendBuffer, c.SendBufferMax})
 	require.Equal(t, 77*time.Second, c.KeepAliveIdle)
 	require.Equal(t, "newreno", c.Congestion)
 

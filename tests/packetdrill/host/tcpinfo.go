@@ -50,8 +50,9 @@ func (s *socket) info() []byte {
 	out := unix.TCPInfo{
 		State: linuxStates[i.State], Ca_state: linuxCAStates[i.CongestionState],
 		Retransmits: i.Retransmits, Probes: i.Probes, Backoff: i.Backoff,
-		Options: uint8(number(i.Timestamps)*optTimestamps | number(i.SACK)*optSACK | number(i.WindowScale)*optWScale | number(i.ECN)*optECN),
-		Rto:     us(i.RTO), Ato: us(i.DelayedACK), Snd_mss: uint32(i.SendMSS), Rcv_mss: uint32(i.ReceiveMSS),
+		Options: uint8(number(i.Timestamps)*optTimestamps | number(i.SACK)*optSACK |
+			number(i.WindowScale)*optWScale | number(i.ECN)*optECN),
+		Rto: us(i.RTO), Ato: us(i.DelayedACK), Snd_mss: uint32(i.SendMSS), Rcv_mss: uint32(i.ReceiveMSS),
 		Unacked: i.InFlight, Sacked: i.Sacked, Lost: i.Lost, Retrans: i.Retransmitting,
 		Last_data_sent: ms(i.LastSent), Last_data_recv: ms(i.LastReceived), Last_ack_recv: ms(i.LastHeard), Pmtu: uint32(i.MTU),
 		Rtt: us(i.SRTT), Rttvar: us(i.RTTVar), Snd_ssthresh: i.Ssthresh, Snd_cwnd: i.Cwnd,

@@ -1,4 +1,5 @@
-// packetdrill asks libc, not the stack under test, for TCP_INFO. Loaded with LD_PRELOAD this has the stack answer for its own descriptors.
+// packetdrill asks libc, not the stack under test, for TCP_INFO. Loaded with LD_PRELOAD this has the stack answer for its
+// own descriptors.
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -1,11 +1,11 @@
 //go:build packetdrill
 
-// The functions of the table. They are in C for what Go cannot do: set errno, take variable arguments, and keep one lock across
-// the two threads of packetdrill, of which the second makes the calls that may wait.
+// The functions of the table. They are in C for what Go cannot do: set errno, take variable arguments, and keep one lock
+// across the two threads of packetdrill, of which the second makes the calls that may wait.
 //
-// The main thread goes on as soon as it finds the second one asleep, which may be for other reasons than a call that waits. So
-// it lets no time pass while the second thread is abroad: from the beginning of a call until that waits or, once it is over, until
-// the thread has asked for the time, with which packetdrill marks the end of a call.
+// The main thread goes on as soon as it finds the second one asleep, which may be for other reasons than a call that waits.
+// So it lets no time pass while the second thread is abroad: from the beginning of a call until that waits or, once it is
+// over, until the thread has asked for the time, with which packetdrill marks the end of a call.
 
 #include "interface.h"
 
