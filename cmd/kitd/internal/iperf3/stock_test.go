@@ -88,7 +88,7 @@ func iperf3Command(ctx context.Context, s *serverUnderTest, args ...string) *exe
 
 func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	cmd := iperf3Command(ctx, s, args...)
 	var both bytes.Buffer
