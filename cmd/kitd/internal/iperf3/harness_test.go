@@ -246,12 +246,12 @@ type serverUnderTest struct {
 	ended  chan error
 }
 
-// serve runs a server until the test ends. Its time-outs are short, unless edit says otherwise.
+// serve runs a server until the test ends. edit may change what it is given.
 func serve(t *testing.T, l *loopback, edit func(*Config)) *serverUnderTest {
 	t.Helper()
 	l.listening = make(chan netip.AddrPort, 1)
 	s := &serverUnderTest{log: newJournal(), ended: make(chan error, 1)}
-	cfg := Config{Network: l, Logger: slog.New(s.log), Timeout: 5 * time.Second, IdleTimeout: 10 * time.Second}
+	cfg := Config{Network: l, Logger: slog.New(s.log), Timeout: 20 * time.Second, IdleTimeout: 20 * time.Second}
 	if edit != nil {
 		edit(&cfg)
 	}

@@ -64,6 +64,16 @@ func (s *serverUnderTest) running(t *testing.T, params string) (*scripted, *net.
 	return c, data
 }
 
+// arrived is how many bytes the running test has received.
+func (s *serverUnderTest) arrived() (bytes int64) {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	for _, st := range s.server.active.streams {
+		bytes += st.bytes.Load()
+	}
+	return bytes
+}
+
 func (c *scripted) stream(s *serverUnderTest) *net.TCPConn {
 	c.Helper()
 	data := s.connect(c.T)
@@ -434,6 +444,35 @@ func TestScriptPromises(t *testing.T) {
 	require.Equal(t, int64(500), r.Streams[0].Bytes)
 }
 
+// What came in the omitted time is in no figures of TCP, and apart in those of UDP.
+func TestScriptOmit(t *testing.T) {
+	s := serve(t, &loopback{}, nil)
+	c, data := s.running(t, `{"tcp":true,"omit":1}`)
+	_, err := data.Write(make([]byte, 1000))
+	require.NoError(t, err)
+	s.log.await(t, "iperf3 test counts from now on")
+	_, err = data.Write(make([]byte, 500))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return s.arrived() == 1500 }, 10*time.Second, time.Millisecond)
+	r := c.finishes(`{"streams":[{"id":1,"bytes":500}]}`)
+	require.Equal(t, int64(500), r.Streams[0].Bytes)
+
+	s = serve(t, &loopback{}, nil)
+	c, u := s.runningUDP(t, `{"udp":true,"omit":1,"len":100}`)
+	sends := func(seqs ...int64) {
+		for _, seq := range seqs {
+			_, err := u.Write(datagram(seq, 0, false, 100))
+			require.NoError(t, err)
+		}
+	}
+	sends(1, 3)
+	s.log.await(t, "iperf3 test counts from now on")
+	sends(4, 5, 7, 8)
+	r = c.finishes(`{"streams":[{"id":1,"bytes":600,"packets":8}]}`)
+	require.Equal(t, []int64{400, 8, 3, 2, 1}, []int64{r.Streams[0].Bytes, r.Streams[0].Packets, r.Streams[0].OmittedPackets,
+		r.Streams[0].Errors, r.Streams[0].OmittedErrors})
+}
+
 // What is still on its way when the test ends is counted, and so is the time it took.
 func TestScriptLateData(t *testing.T) {
 	s := serve(t, &loopback{}, nil)
@@ -485,6 +524,17 @@ func (c *scripted) greets(u *net.UDPConn, ask, answer string) {
 	require.Equal(c, answer, string(b[:n]))
 }
 
+// runningUDP is a client with one UDP stream, on which the test runs.
+func (s *serverUnderTest) runningUDP(t *testing.T, params string) (*scripted, *net.UDPConn) {
+	t.Helper()
+	c := s.begun(t, params)
+	u := c.peer("127.0.0.1:0")
+	c.greets(u, "9876", "6789")
+	c.wants(testStart)
+	c.wants(testRunning)
+	return c, u
+}
+
 func TestScriptUDP(t *testing.T) {
 	s := serve(t, &loopback{}, nil)
 	c := s.begun(t, `{"udp":true,"parallel":2,"len":100}`)
@@ -533,11 +583,7 @@ func TestScriptUDP(t *testing.T) {
 func TestScriptUDPSends(t *testing.T) {
 	for _, wide := range []string{"0", "1"} {
 		s := serve(t, &loopback{}, nil)
-		c := s.begun(t, `{"udp":true,"reverse":true,"len":333,"bandwidth":2000000,"udp_counters_64bit":`+wide+`}`)
-		u := c.peer("127.0.0.1:0")
-		c.greets(u, "9876", "6789")
-		c.wants(testStart)
-		c.wants(testRunning)
+		c, u := s.runningUDP(t, `{"udp":true,"reverse":true,"len":333,"bandwidth":2000000,"udp_counters_64bit":`+wide+`}`)
 		for want := uint64(1); want <= 20; want++ {
 			b := make([]byte, 1000)
 			n, err := u.Read(b)
@@ -611,11 +657,7 @@ func TestScriptUDPSendsAgain(t *testing.T) {
 		}}
 	}}
 	s := serve(t, l, nil)
-	c := s.begun(t, `{"udp":true,"reverse":true,"len":100}`)
-	u := c.peer("127.0.0.1:0")
-	c.greets(u, "9876", "6789")
-	c.wants(testStart)
-	c.wants(testRunning)
+	c, u := s.runningUDP(t, `{"udp":true,"reverse":true,"len":100}`)
 	for want := uint32(1); want <= 20; want++ {
 		b := make([]byte, 100)
 		_, err := u.Read(b)

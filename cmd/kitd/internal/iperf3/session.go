@@ -339,6 +339,7 @@ func (t *session) watch() error {
 			if t.udp != nil {
 				t.udp.fresh.Store(true)
 			}
+			t.log.Debug("iperf3 test counts from now on")
 		case <-expired.C:
 			return faultf(codeExpired, "it did not end its test within %v", longest)
 		case <-t.ctl.ctx.Done():

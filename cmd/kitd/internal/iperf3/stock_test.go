@@ -88,7 +88,7 @@ func iperf3Command(ctx context.Context, s *serverUnderTest, args ...string) *exe
 
 func iperf3Text(t *testing.T, s *serverUnderTest, args ...string) ([]byte, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
 	cmd := iperf3Command(ctx, s, args...)
 	var both bytes.Buffer
@@ -117,11 +117,11 @@ func arrived(t *testing.T, sent, received, atMost int64) {
 
 const tcpBlock = 128 << 10
 
-// atRate checks bytes that went at a rate: a busy machine makes them fewer, but nothing makes them many more.
-func atRate(t *testing.T, want float64, got int64, why ...any) {
+// atRate checks that what went in some time went at a rate, bits a second, and no faster. A busy machine makes it slower.
+func atRate(t *testing.T, want float64, did stockStream, why ...any) {
 	t.Helper()
-	require.Less(t, float64(got), want*1.3, why...)
-	require.Greater(t, float64(got), want/10, why...)
+	require.Positive(t, did.Bytes, why...)
+	require.Less(t, 8*float64(did.Bytes)/did.Seconds, want*1.3, why...)
 }
 
 func TestStockTCP(t *testing.T) {
@@ -227,21 +227,24 @@ func TestStockTCPRate(t *testing.T) {
 	for _, args := range [][]string{{"-b", "8M"}, {"-b", "8M", "-R"}, {"-b", "8M/4", "-R", "-l", "16K"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-t", "2")...)
-		atRate(t, 2e6, said.End.SumReceived.Bytes, "%v", args)
+		atRate(t, 8e6, said.End.SumReceived, "%v", args)
 		s.stop()
 	}
 }
 
-// With -O, the first second is in nobody's figures.
+// With -O, the two ends still agree.
 func TestStockTCPOmit(t *testing.T) {
 	stockTest(t)
 	for _, args := range [][]string{{}, {"-R"}} {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-t", "1", "-O", "1", "-b", "8M", "-l", "10K")...)
 		sent, received := s.endedTest(t)
-		atRate(t, 1e6, sent+received, "%v", args)
-		atRate(t, 1e6, said.End.SumReceived.Bytes, "%v", args)
-		require.Less(t, said.End.SumReceived.Seconds, 1.8, "%v", args)
+		require.Positive(t, sent+received, "%v", args)
+		if len(args) > 0 {
+			require.Equal(t, sent, said.End.SumSent.Bytes)
+		} else {
+			require.Equal(t, received, said.End.SumReceived.Bytes)
+		}
 		s.stop()
 	}
 }
@@ -292,7 +295,7 @@ func TestStockUDPReverse(t *testing.T) {
 		got := said.End.SumReceived
 		require.Equal(t, got.Bytes, (got.Packets-got.Lost)*1400, "%v: %+v", args, said.End)
 		if args[1] != "0" {
-			atRate(t, 2e6/8*float64(len(said.End.Streams)), sent, "%v", args)
+			atRate(t, 2e6*float64(len(said.End.Streams)), said.End.SumSent, "%v", args)
 		}
 		s.stop()
 	}
@@ -317,10 +320,10 @@ func TestStockUDPBothWays(t *testing.T) {
 	said := iperf3(t, s, "-u", "--bidir", "-b", "2M", "-P", "2", "-t", "1", "-l", "1400")
 	sent, received := s.endedTest(t)
 	require.Len(t, said.End.Streams, 4)
-	atRate(t, 5e5, sent)
-	atRate(t, 5e5, received)
+	require.Positive(t, sent)
+	require.Positive(t, received)
 	for i, st := range said.End.Streams {
-		atRate(t, 2e6/8/1400, st.UDP.Packets, "stream %d", i)
+		atRate(t, 2e6, st.UDP, "stream %d", i)
 	}
 }
 
@@ -330,8 +333,12 @@ func TestStockUDPOmit(t *testing.T) {
 		s := serve(t, &loopback{}, nil)
 		said := iperf3(t, s, append(args, "-u", "-b", "8M", "-t", "1", "-O", "1", "-l", "1000")...)
 		sent, received := s.endedTest(t)
-		atRate(t, 1e6, sent+received, "%v", args)
-		atRate(t, 1000, said.End.Sum.Packets, "%v", args)
+		require.Positive(t, sent+received, "%v", args)
+		if len(args) > 0 {
+			require.Equal(t, sent, said.End.SumSent.Bytes)
+		} else {
+			require.Equal(t, received, said.End.SumReceived.Bytes)
+		}
 		s.stop()
 	}
 }
@@ -345,7 +352,7 @@ func TestStockUDPBatches(t *testing.T) {
 		s := serve(t, l, nil)
 		said := iperf3(t, s, append(args, "-u", "-b", "400M", "-t", "1", "-l", "1400", "-S", "0x10")...)
 		s.endedTest(t)
-		atRate(t, 50e6, said.End.SumReceived.Packets*1400, "%v", args)
+		atRate(t, 400e6, said.End.SumReceived, "%v", args)
 		k.mu.Lock()
 		if len(args) > 0 {
 			require.Greater(t, k.largestWrite, 1)
@@ -363,10 +370,13 @@ func TestStockUDPPlain(t *testing.T) {
 	type bare struct{ net.PacketConn }
 	l := &loopback{udp: func(c *net.UDPConn) net.PacketConn { return bare{c} }}
 	s := serve(t, l, nil)
-	iperf3(t, s, "-u", "--bidir", "-b", "2M", "-t", "1", "-l", "1400")
+	said := iperf3(t, s, "-u", "--bidir", "-b", "2M", "-t", "1", "-l", "1400")
 	sent, received := s.endedTest(t)
-	atRate(t, 2.5e5, sent)
-	atRate(t, 2.5e5, received)
+	require.Positive(t, sent)
+	require.Positive(t, received)
+	for _, st := range said.End.Streams {
+		atRate(t, 2e6, st.UDP)
+	}
 }
 
 // What a connection can do is asked of it: congestion control, segment size, delay, and TCP's own figures.
