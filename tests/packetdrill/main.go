@@ -34,7 +34,7 @@ func main() {
 // needs is told who starts it without what it needs.
 const needs = `it needs packetdrill and its scripts, which are not part of kit:
   make packetdrill PACKETDRILL=path/to/packetdrill SCRIPTS=path/to/gtests/net/tcp
-Its source is at github.com/google/packetdrill; it is built in gtests/net/packetdrill with ./configure and make packetdrill.`
+Its source is at github.com/google/packetdrill; it is built in gtests/net/packetdrill with ./configure and make packetdrill`
 
 // run runs the scripts and reports whether those that have to pass do.
 func run(ctx context.Context, args []string, out io.Writer) (ok bool, err error) {
