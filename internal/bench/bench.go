@@ -136,7 +136,7 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
 	r.owned = netip.AddrPortFrom(r.lab.Right.Addr().Next(), servicePort)
-	if err := r.forgetConnections(); err != nil {
+	if err := r.setTCP(); err != nil {
 		return report, err
 	}
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"kitnet.dev/kit/internal/bench/child"
+	"kitnet.dev/kit/internal/netlab"
 )
 
 // The workloads with TCP.
@@ -66,13 +67,20 @@ func streamWorkloads() []workload {
 // congestion is the congestion control of all subjects and of the client (RFC 9438), whatever the machine's own choice is.
 const congestion = "cubic"
 
-// forgetConnections lets the client's end of the cable have as many connections as can be made: all ports, and none of them
-// kept in TIME-WAIT, which the client is in for a minute as it closes first. It sends its last ACK all the same.
-func (r *runner) forgetConnections() error {
-	return errors.Join(
+// setTCP gives the kernel at both ends of the cable its own default limits of buffers, in bytes, whatever the machine's are, and
+// no memory of earlier connections to an address, which other subjects had (tcp_metrics). The client's end gets all ports, and
+// keeps no connection in TIME-WAIT, which it is in for a minute as it closes first; it sends its last ACK all the same.
+func (r *runner) setTCP() error {
+	var errs []error
+	for _, end := range []*netlab.Namespace{r.lab.Left, r.lab.Right} {
+		errs = append(errs,
+			end.Sysctl("net.ipv4.tcp_rmem", "4096 131072 6291456"),
+			end.Sysctl("net.ipv4.tcp_wmem", "4096 16384 4194304"),
+			end.Sysctl("net.ipv4.tcp_no_metrics_save", "1"))
+	}
+	return errors.Join(append(errs,
 		r.lab.Left.Sysctl("net.ipv4.ip_local_port_range", "1024 65535"),
-		r.lab.Left.Sysctl("net.ipv4.tcp_max_tw_buckets", "0"),
-	)
+		r.lab.Left.Sysctl("net.ipv4.tcp_max_tw_buckets", "0"))...)
 }
 
 // streamNotes say what could mislead a reader of the tables about TCP.
@@ -84,7 +92,8 @@ func streamNotes(request int) []string {
 		"TCP: the client is the same for all, the kernel's sockets by bare system calls. A frame is received on the core that " +
 			"sent it: so in tcp-send the subject's core does the client kernel's receiving too, and in tcp-receive, where the " +
 			"subject is the kernel, the client's core does the subject's. Where the client is busy all the time, it is the limit.",
-		"TCP: congestion control is CUBIC for all, and SACK is on. gVisor's settings are those of its runsc, with two " +
+		"TCP: congestion control is CUBIC for all, and SACK is on. Segments are lost where a queue before the receiver is full: " +
+			"the kernel's own, without NAPI, or that of AF_XDP. gVisor's settings are those of its runsc, with two " +
 			"processors for goroutines on its one core, which is faster than one.",
 		fmt.Sprintf("TCP: requests and answers of %d B. A connection is made, carries a byte each way, and is closed "+
 			"by FINs both ways, the client's first; the client has all ports from 1024 on and keeps none in TIME-WAIT "+
@@ -135,7 +144,7 @@ func bulkMeasure(role Role) measureFunc {
 			receiver = clientDid
 		}
 		if receiver.Received == 0 {
-			return nil, errors.New("bench: no byte was received")
+			return nil, fmt.Errorf("bench: no byte was received for %v", receiver.At)
 		}
 		return Sample{
 			"bits_per_s":   8 * float64(receiver.Received) / receiver.At.Seconds(),

@@ -20,12 +20,11 @@ var endpoints = map[string]func(*net.Interface) (stack.LinkEndpoint, error){
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "gvisor-rival:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "gvisor-rival:", run(os.Args[1:]))
+	os.Exit(1)
 }
 
+// run serves until the process ends, or says why it can't.
 func run(args []string) error {
 	t, err := child.Begin(args)
 	if err != nil {

@@ -72,15 +72,16 @@ func attach(card *net.Interface, fd int) error {
 	if err != nil {
 		return fmt.Errorf("load the XDP program: %w", err)
 	}
-	attached, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: card.Index, Flags: link.XDPDriverMode})
+	attached, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: card.Index, Flags: link.XDPDriverMode})
 	if err != nil {
 		return fmt.Errorf("attach the XDP program to %s: %w", card.Name, err)
 	}
+	attachments = append(attachments, attached)
 	return nil
 }
 
-// attached is the XDP program on the card, which goes with it.
-var attached link.Link
+// attachments keep the garbage collector from taking the program off the card.
+var attachments []link.Link
 
 // batches cuts what is sent into pieces that the kernel takes at once. A call sends at most 32 frames of the ring in copy mode
 // (net/xdp/xsk.c, TX_BATCH_SIZE); gVisor gives it up to 47 and calls no more until it has the next.
