@@ -9,100 +9,111 @@ import (
 	. "kitnet.dev/kit/socketapi"
 )
 
-var bindRows = []row{
-	{"Bind", "rewrites addr with the real address and port", func(t *testing.T, w *world) {
-		s, addr := w.near.udp(), any0
-		require.NoError(t, w.near.Bind(s, &addr))
-		require.Equal(t, w.near.cards[0], addr.Addr())
-		require.NotZero(t, addr.Port())
-		name, err := w.near.GetSockName(s)
-		require.NoError(t, err)
-		require.Equal(t, addr, name)
-	}},
-	{"Bind", "port 0 picks a free port, each time another", func(t *testing.T, w *world) {
-		seen := map[uint16]bool{}
-		for range 50 {
-			_, addr := w.near.receiver()
-			require.False(t, seen[addr.Port()], "port %d was given twice", addr.Port())
-			seen[addr.Port()] = true
-		}
-	}},
-	{"Bind", "address 0 takes one interface after another, the loopback last, and then fails", func(t *testing.T, w *world) {
-		want := append(append([]netip.Addr(nil), w.near.cards...), INADDR_LOOPBACK)
-		for _, ip := range want {
-			got := w.near.bind(w.near.udp(), netip.AddrPortFrom(INADDR_ANY, 7))
-			require.Equal(t, netip.AddrPortFrom(ip, 7), got)
-		}
-		addr := netip.AddrPortFrom(INADDR_ANY, 7)
-		require.ErrorIs(t, w.near.Bind(w.near.udp(), &addr), EADDRINUSE)
-		require.Equal(t, netip.AddrPortFrom(INADDR_ANY, 7), addr, "an error leaves addr alone")
-	}},
-	{"Bind", "address 0 skips an interface on which the port is taken", func(t *testing.T, w *world) {
-		w.near.bind(w.near.udp(), netip.AddrPortFrom(w.near.cards[0], 7))
-		got := w.near.bind(w.near.udp(), netip.AddrPortFrom(INADDR_ANY, 7))
-		require.Equal(t, w.near.cards[1], got.Addr())
-	}},
-	{"Bind", "the zero address is INADDR_ANY", func(t *testing.T, w *world) {
-		require.Equal(t, w.near.cards[0], w.near.bind(w.near.udp(), netip.AddrPort{}).Addr())
-	}},
-	{"Bind", "the loopback has all of 127.0.0.0/8", func(t *testing.T, w *world) {
-		addr := netip.MustParseAddrPort("127.3.2.1:7")
-		require.Equal(t, addr, w.near.bind(w.near.udp(), addr))
-	}},
-	{"Bind", "an IPv4 address mapped into IPv6 is the IPv4 address", func(t *testing.T, w *world) {
-		mapped := netip.AddrFrom16(w.near.cards[0].As16())
-		require.Equal(t, netip.AddrPortFrom(w.near.cards[0], 7), w.near.bind(w.near.udp(), netip.AddrPortFrom(mapped, 7)))
-	}},
-	{"Bind", "a bound socket is EINVAL", func(t *testing.T, w *world) {
-		s, addr := w.near.receiver()
-		require.ErrorIs(t, w.near.Bind(s, &addr), EINVAL)
-		other := any0
-		require.ErrorIs(t, w.near.Bind(s, &other), EINVAL)
-	}},
+// bindRows are for a kind of socket that create makes.
+func bindRows(kind string, create func(*host) Token) []row {
+	// bound is a socket on a free port of the first card.
+	bound := func(h *host) (Token, netip.AddrPort) {
+		s := create(h)
+		return s, h.bind(s, netip.AddrPortFrom(h.cards[0], 0))
+	}
+	return []row{
+		{"Bind", kind + ": rewrites addr with the real address and port", func(t *testing.T, w *world) {
+			s, addr := create(w.near), any0
+			require.NoError(t, w.near.Bind(s, &addr))
+			require.Equal(t, w.near.cards[0], addr.Addr())
+			require.NotZero(t, addr.Port())
+			name, err := w.near.GetSockName(s)
+			require.NoError(t, err)
+			require.Equal(t, addr, name)
+		}},
+		{"Bind", kind + ": port 0 picks a free port, each time another", func(t *testing.T, w *world) {
+			seen := map[uint16]bool{}
+			for range 50 {
+				_, addr := bound(w.near)
+				require.False(t, seen[addr.Port()], "port %d was given twice", addr.Port())
+				seen[addr.Port()] = true
+			}
+		}},
+		{"Bind", kind + ": address 0 takes one interface after another, the loopback last, and then fails", func(t *testing.T, w *world) {
+			want := append(append([]netip.Addr(nil), w.near.cards...), INADDR_LOOPBACK)
+			for _, ip := range want {
+				got := w.near.bind(create(w.near), netip.AddrPortFrom(INADDR_ANY, 7))
+				require.Equal(t, netip.AddrPortFrom(ip, 7), got)
+			}
+			addr := netip.AddrPortFrom(INADDR_ANY, 7)
+			require.ErrorIs(t, w.near.Bind(create(w.near), &addr), EADDRINUSE)
+			require.Equal(t, netip.AddrPortFrom(INADDR_ANY, 7), addr, "an error leaves addr alone")
+		}},
+		{"Bind", kind + ": address 0 skips an interface on which the port is taken", func(t *testing.T, w *world) {
+			w.near.bind(create(w.near), netip.AddrPortFrom(w.near.cards[0], 7))
+			got := w.near.bind(create(w.near), netip.AddrPortFrom(INADDR_ANY, 7))
+			require.Equal(t, w.near.cards[1], got.Addr())
+		}},
+		{"Bind", kind + ": the zero address is INADDR_ANY", func(t *testing.T, w *world) {
+			require.Equal(t, w.near.cards[0], w.near.bind(create(w.near), netip.AddrPort{}).Addr())
+		}},
+		{"Bind", kind + ": the loopback has all of 127.0.0.0/8", func(t *testing.T, w *world) {
+			addr := netip.MustParseAddrPort("127.3.2.1:7")
+			require.Equal(t, addr, w.near.bind(create(w.near), addr))
+		}},
+		{"Bind", kind + ": an IPv4 address mapped into IPv6 is the IPv4 address", func(t *testing.T, w *world) {
+			mapped := netip.AddrFrom16(w.near.cards[0].As16())
+			require.Equal(t, netip.AddrPortFrom(w.near.cards[0], 7), w.near.bind(create(w.near), netip.AddrPortFrom(mapped, 7)))
+		}},
+		{"Bind", kind + ": a bound socket is EINVAL", func(t *testing.T, w *world) {
+			s, addr := bound(w.near)
+			require.ErrorIs(t, w.near.Bind(s, &addr), EINVAL)
+			other := any0
+			require.ErrorIs(t, w.near.Bind(s, &other), EINVAL)
+		}},
+		{"Bind", kind + ": no address to rewrite is EINVAL", func(t *testing.T, w *world) {
+			require.ErrorIs(t, w.near.Bind(create(w.near), nil), EINVAL)
+		}},
+		{"Bind", kind + ": a taken port is EADDRINUSE, for every program of the machine", func(t *testing.T, w *world) {
+			_, addr := bound(w.near)
+			require.ErrorIs(t, w.near.Bind(create(w.near), &addr), EADDRINUSE)
+			other := &host{calls: w.near.again(), t: t}
+			require.ErrorIs(t, other.Bind(create(other), &addr), EADDRINUSE)
+		}},
+		{"Bind", kind + ": after an error the socket can still be bound", func(t *testing.T, w *world) {
+			_, taken := bound(w.near)
+			s := create(w.near)
+			require.ErrorIs(t, w.near.Bind(s, &taken), EADDRINUSE)
+			w.near.bind(s, any0)
+		}},
+		{"Bind", kind + ": the same port on another address is free", func(t *testing.T, w *world) {
+			_, addr := bound(w.near)
+			w.near.bind(create(w.near), netip.AddrPortFrom(w.near.cards[1], addr.Port()))
+		}},
+		{"Bind", kind + ": an address of another machine is EADDRNOTAVAIL", func(t *testing.T, w *world) {
+			for _, ip := range []netip.Addr{w.far.cards[0], nowhere.Addr(), INADDR_BROADCAST} {
+				addr := netip.AddrPortFrom(ip, 7)
+				require.ErrorIs(t, w.near.Bind(create(w.near), &addr), EADDRNOTAVAIL, ip)
+			}
+		}},
+		{"Bind", kind + ": an IPv6 address is EAFNOSUPPORT", func(t *testing.T, w *world) {
+			addr := netip.MustParseAddrPort("[::1]:7")
+			require.ErrorIs(t, w.near.Bind(create(w.near), &addr), EAFNOSUPPORT)
+		}},
+		{"Bind", kind + ": two sockets share a port if both asked for it with SO_REUSEPORT", func(t *testing.T, w *world) {
+			a, b := create(w.near), create(w.near)
+			for _, s := range []Token{a, b} {
+				require.NoError(t, w.near.SetSockOptInt(s, SOL_SOCKET, SO_REUSEPORT, 1))
+			}
+			addr := w.near.bind(a, any0)
+			require.Equal(t, addr, w.near.bind(b, addr))
+			require.ErrorIs(t, w.near.Bind(create(w.near), &addr), EADDRINUSE)
+		}},
+	}
+}
+
+var implicitBindRows = []row{
 	{"Bind", "a socket that a send has bound is EINVAL", func(t *testing.T, w *world) {
 		_, addr := w.far.receiver()
 		s := w.near.udp()
 		w.near.sends(s, "x", addr)
 		a := any0
 		require.ErrorIs(t, w.near.Bind(s, &a), EINVAL)
-	}},
-	{"Bind", "no address to rewrite is EINVAL", func(t *testing.T, w *world) {
-		require.ErrorIs(t, w.near.Bind(w.near.udp(), nil), EINVAL)
-	}},
-	{"Bind", "a taken port is EADDRINUSE, for every program of the machine", func(t *testing.T, w *world) {
-		_, addr := w.near.receiver()
-		require.ErrorIs(t, w.near.Bind(w.near.udp(), &addr), EADDRINUSE)
-		other := &host{calls: w.near.again(), t: t}
-		require.ErrorIs(t, other.Bind(other.udp(), &addr), EADDRINUSE)
-	}},
-	{"Bind", "after an error the socket can still be bound", func(t *testing.T, w *world) {
-		_, taken := w.near.receiver()
-		s := w.near.udp()
-		require.ErrorIs(t, w.near.Bind(s, &taken), EADDRINUSE)
-		w.near.bind(s, any0)
-	}},
-	{"Bind", "the same port on another address is free", func(t *testing.T, w *world) {
-		_, addr := w.near.receiver()
-		w.near.bind(w.near.udp(), netip.AddrPortFrom(w.near.cards[1], addr.Port()))
-	}},
-	{"Bind", "an address of another machine is EADDRNOTAVAIL", func(t *testing.T, w *world) {
-		for _, ip := range []netip.Addr{w.far.cards[0], nowhere.Addr(), INADDR_BROADCAST} {
-			addr := netip.AddrPortFrom(ip, 7)
-			require.ErrorIs(t, w.near.Bind(w.near.udp(), &addr), EADDRNOTAVAIL, ip)
-		}
-	}},
-	{"Bind", "an IPv6 address is EAFNOSUPPORT", func(t *testing.T, w *world) {
-		addr := netip.MustParseAddrPort("[::1]:7")
-		require.ErrorIs(t, w.near.Bind(w.near.udp(), &addr), EAFNOSUPPORT)
-	}},
-	{"Bind", "two sockets share a port if both asked for it with SO_REUSEPORT", func(t *testing.T, w *world) {
-		a, b := w.near.udp(), w.near.udp()
-		for _, s := range []Token{a, b} {
-			require.NoError(t, w.near.SetSockOptInt(s, SOL_SOCKET, SO_REUSEPORT, 1))
-		}
-		addr := w.near.bind(a, any0)
-		require.Equal(t, addr, w.near.bind(b, addr))
-		require.ErrorIs(t, w.near.Bind(w.near.udp(), &addr), EADDRINUSE)
 	}},
 }
 

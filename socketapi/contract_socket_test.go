@@ -83,6 +83,7 @@ var everyCall = map[string]func(calls, Token) error{
 	"ReadBatch":     func(k calls, s Token) error { _, err := k.ReadBatch(s, make([]stack.Message, 1), 0); return err },
 	"WriteBatch":    func(k calls, s Token) error { _, err := k.WriteBatch(s, nil, 0); return err },
 	"Handle":        func(k calls, s Token) error { return k.Handle(s, nil) },
+	"Shutdown":      func(k calls, s Token) error { return k.Shutdown(s, SHUT_WR) },
 }
 
 // wantEBADF wants every call to refuse the token.

@@ -22,8 +22,9 @@ type row struct {
 // TestContract runs the Network Kit contract, call by call, against every provider.
 func TestContract(t *testing.T) {
 	tables := [][]row{
-		socketRows, tokenRows, bindRows, connectRows, nameRows, sendRows, receiveRows, blockRows, interruptRows, selectRows,
-		optionRows, icmpRows, batchRows, handlerRows,
+		socketRows, tokenRows, bindRows("datagrams", (*host).udp), bindRows("streams", (*host).tcp), implicitBindRows, connectRows,
+		nameRows, sendRows, receiveRows, blockRows, interruptRows, selectRows, optionRows, icmpRows, batchRows, handlerRows,
+		streamSocketRows, listenRows, acceptRows, streamConnectRows, streamRows, streamEndRows, streamSelectRows, streamOptionRows,
 	}
 	for _, p := range providers {
 		t.Run(p.name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func blocked(t *testing.T, call string, n int) {
 }
 
 // eventually waits for a condition that something else brings about.
-func eventually(t *testing.T, why string, condition func() bool) {
+func eventually(t testing.TB, why string, condition func() bool) {
 	t.Helper()
 	require.Eventually(t, condition, patience, time.Millisecond, why)
 }

@@ -10,6 +10,7 @@ const (
 	EAFNOSUPPORT    = syscall.EAFNOSUPPORT
 	EBADF           = syscall.EBADF
 	ECONNREFUSED    = syscall.ECONNREFUSED
+	ECONNRESET      = syscall.ECONNRESET
 	EDESTADDRREQ    = syscall.EDESTADDRREQ
 	EDOM            = syscall.EDOM
 	EHOSTUNREACH    = syscall.EHOSTUNREACH
@@ -22,7 +23,10 @@ const (
 	ENOPROTOOPT     = syscall.ENOPROTOOPT
 	ENOTCONN        = syscall.ENOTCONN
 	EOPNOTSUPP      = syscall.EOPNOTSUPP
+	ENOENT          = syscall.ENOENT
+	EPIPE           = syscall.EPIPE
 	EPROTONOSUPPORT = syscall.EPROTONOSUPPORT
 	EPROTOTYPE      = syscall.EPROTOTYPE
+	ETIMEDOUT       = syscall.ETIMEDOUT
 	EWOULDBLOCK     = syscall.EWOULDBLOCK
 )

@@ -167,17 +167,18 @@ func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
 }
 
 // GetSockOpt writes an option into the start of data, in the form that SetSockOpt takes (a boolean as an integer), and
-// returns how many bytes that is. Errors: EBADF; ENOPROTOOPT; EINVAL, data is too short.
+// returns how many bytes that is. TCP_INFO is cut to the length of data, for programs that know less of it. Errors: EBADF;
+// ENOPROTOOPT; EINVAL, data is too short; ENOTCONN, TCP_INFO of a stream without a connection.
 func (k *Kit) GetSockOpt(t Token, level, opt int, data []byte) (int, error) {
 	s, o, err := k.option(t, level, opt)
 	if err != nil {
 		return 0, err
 	}
-	if len(data) < o.form.size() {
-		return 0, syscall.EINVAL
-	}
 	if o.form == tcpInfo {
 		return s.tcpInfo(data)
+	}
+	if len(data) < o.form.size() {
+		return 0, syscall.EINVAL
 	}
 	o.form.encode(data, o.get(s))
 	return o.form.size(), nil

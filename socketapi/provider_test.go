@@ -36,6 +36,7 @@ type calls interface {
 	ReadBatch(Token, []stack.Message, int) (int, error)
 	WriteBatch(Token, []stack.Message, int) (int, error)
 	Handle(Token, stack.Handler) error
+	Shutdown(Token, int) error
 	Close() error
 }
 
@@ -44,6 +45,7 @@ var _ calls = (*Kit)(nil)
 // world is two machines with two cards each: card i of one is wired to card i of the other.
 type world struct {
 	near, far *host
+	cut       func() // the wires lose every frame from now on
 }
 
 // host is one machine as a program on it sees it.

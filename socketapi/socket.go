@@ -113,7 +113,7 @@ func protocolFor(family, typ, protocol int) (wire.Protocol, error) {
 // CloseSocket closes a socket and frees its port. What was sent still goes out, and on a stream then its end; what was received
 // and not yet read is gone, and a stream's peer learns so by a reset. Every call that is blocked on the socket answers EINTR,
 // Select included. An accept socket frees its place in the acceptance count of its listener. It does not wait, unless SO_LINGER
-// has a time. Errors: EBADF.
+// has a time and the socket blocks. Errors: EBADF.
 func (k *Kit) CloseSocket(t Token) error {
 	s := k.sockets.remove(t)
 	if s == nil {
@@ -123,10 +123,16 @@ func (k *Kit) CloseSocket(t Token) error {
 	return nil
 }
 
-// close ends the socket. Its one error would be that closing the whole stack has done so before.
+// close ends the socket. The one error of its endpoint would be that closing the whole stack has done so before.
 func (s *socket) close() {
-	if s.st != nil {
-		s.linger()
+	if s.st == nil {
+		_ = s.d.Close()
+		return
 	}
-	_ = s.endpoint.Close()
+	d, on := s.st.Linger()
+	on = on && d > 0 && s.st.Connected() && !s.nonBlock.Load()
+	_ = s.st.Close()
+	if on {
+		s.linger(d)
+	}
 }

@@ -15,9 +15,15 @@ import (
 // openStacks is the provider of this process: Kits on two stacks, joined by two wires in memory.
 func openStacks(t testing.TB, moving bool) *world {
 	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
-	w := &world{near: machine(t, near), far: machine(t, far)}
+	var ends []*linktest.End
+	w := &world{near: machine(t, near), far: machine(t, far), cut: func() {
+		for _, e := range ends {
+			e.SetFaults(linktest.Faults{Loss: 1})
+		}
+	}}
 	for i := range 2 {
 		wire := linktest.New(linktest.Config{RealTime: true})
+		ends = append(ends, wire.End(0), wire.End(1))
 		w.near.addCard(near, wire.End(0), i, 1)
 		w.far.addCard(far, wire.End(1), i, 2)
 	}

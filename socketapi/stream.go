@@ -84,23 +84,32 @@ func (s *socket) connectStream(addr netip.AddrPort) error {
 	s.st.Watch(sl.waiter, stack.Writable)
 	defer s.st.Unwatch(sl.waiter)
 	for {
-		ev := s.st.Events()
-		switch {
-		case ev&stack.Closed != 0:
-			return syscall.EBADF
-		case ev&stack.Errored != 0:
-			if err := s.st.TakeError(); err != nil {
-				return err
-			}
-		case !s.st.RemoteAddr().IsValid():
-			return syscall.ECONNABORTED // it failed, and another call was told why
-		case ev != 0:
-			return nil // and what came after the handshake is told by Recv
+		if over, err := connected(s.st); over {
+			return err
 		}
 		if !sl.sleep(nil) {
 			return syscall.EWOULDBLOCK
 		}
 	}
+}
+
+// connected reports whether the handshake that Connect began is over, and how it ended. ECONNABORTED: it failed, and another call
+// was told why.
+func connected(st *stack.Stream) (over bool, err error) {
+	// In this order: an error is there before the peer is forgotten, and a connection that fails after the first look is one that
+	// still connects by that look.
+	ev := st.Events()
+	connects := st.RemoteAddr().IsValid()
+	if ev&stack.Closed != 0 {
+		return true, syscall.EBADF
+	}
+	if err := st.TakeError(); err != nil {
+		return true, err
+	}
+	if !connects {
+		return true, syscall.ECONNABORTED
+	}
+	return ev != 0 && ev&stack.Errored == 0, nil
 }
 
 // sendStream waits until all of b is in the send buffer. What was taken before an error is what it returns, and the error comes
@@ -123,6 +132,9 @@ func (s *socket) sendStream(b []byte, flags int) (int, error) {
 		n, err = s.sendBlocked(b, n)
 	}
 	if n > 0 {
+		if errno, _ := err.(syscall.Errno); errno != 0 && errno != syscall.EWOULDBLOCK && errno != syscall.EPIPE && errno != syscall.EBADF {
+			s.st.PutError(errno)
+		}
 		return n, nil
 	}
 	return 0, s.overtaken(err)
@@ -220,23 +232,16 @@ func (k *Kit) TCPInfo(t Token) (tcp.Info, error) {
 	return i, nil
 }
 
-// linger is the rest of CloseSocket where SO_LINGER has a time: it waits until the peer has all, at most for that time, and then
-// resets what is left.
-func (s *socket) linger() {
-	d, on := s.st.Linger()
-	if !on || d == 0 || !s.st.Connected() || s.nonBlock.Load() {
-		return
-	}
-	if s.st.Shutdown(stack.ShutWrite) != nil {
-		return
-	}
+// linger is the rest of CloseSocket where SO_LINGER has a time: it waits until the peer has all, at most for d, and then resets what
+// is left.
+func (s *socket) linger(d time.Duration) {
 	sl := s.kit.sleeper(d)
 	defer s.kit.release(sl)
 	s.st.Watch(sl.waiter, stack.Writable)
 	defer s.st.Unwatch(sl.waiter)
 	for s.st.Unacknowledged() > 0 && s.st.Connected() {
 		if !sl.sleep(nil) {
-			_ = s.st.Abort() // its only error is that it is closed already
+			_ = s.st.Abort() // its only error is that it is closed already, which it is
 			return
 		}
 	}

@@ -117,14 +117,14 @@ var linuxStates = [...]uint8{tcp.Closed: 7, tcp.Listen: 10, tcp.SynSent: 2, tcp.
 // linuxCongestionStates are tcpi_ca_state (enum tcp_ca_state) by tcp.Info.CongestionState.
 var linuxCongestionStates = map[string]uint8{"open": 0, "disorder": 1, "cwr": 2, "recovery": 3, "loss": 4}
 
-// tcpInfo writes struct tcp_info of include/uapi/linux/tcp.h. What kit does not count is 0. ENOTCONN: there is no connection.
-func (s *socket) tcpInfo(b []byte) (int, error) {
+// tcpInfo writes struct tcp_info of include/uapi/linux/tcp.h, as much of it as out has room for. What kit does not count is 0.
+// ENOTCONN: there is no connection.
+func (s *socket) tcpInfo(out []byte) (int, error) {
 	i, ok := s.st.Info()
 	if !ok {
 		return 0, syscall.ENOTCONN
 	}
-	b = b[:tcpInfoLen]
-	clear(b)
+	var b [tcpInfoLen]byte
 	put32 := func(at int, v uint32) { binary.NativeEndian.PutUint32(b[at:], v) }
 	put64 := func(at int, v uint64) { binary.NativeEndian.PutUint64(b[at:], v) }
 	micro := func(d time.Duration) uint32 { return uint32(d / time.Microsecond) }
@@ -155,5 +155,5 @@ func (s *socket) tcpInfo(b []byte) (int, error) {
 	put32(216, i.Duplicates)
 	put32(220, i.Reorderings)
 	put32(228, i.SendWindow)
-	return tcpInfoLen, nil
+	return copy(out, b[:]), nil
 }

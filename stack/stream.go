@@ -259,6 +259,13 @@ func (st *Stream) ask(bits uint32) {
 	st.e.Load().push(&st.dirty)
 }
 
+// PutError makes an error pending again that Read, Write or TakeError has told, unless there is another by now.
+func (st *Stream) PutError(errno syscall.Errno) {
+	if st.errno.CompareAndSwap(0, uint32(errno)) {
+		st.waiters.notify(Errored | Readable | Writable)
+	}
+}
+
 // TakeError returns the pending error and clears it; nil where there is none.
 func (st *Stream) TakeError() error {
 	if st.errno.Load() == 0 {
@@ -391,7 +398,7 @@ func (st *Stream) Shutdown(how int) error {
 // for it, it is reset (RFC 2525 §2.17). A listening socket resets the connections that nobody accepted. A second Close is EBADF.
 func (st *Stream) Close() error { return st.close(wantClose) }
 
-// Abort is Close by a reset: the peer sees ECONNRESET.
+// Abort is Close by a reset: the peer sees ECONNRESET. After Close it resets what Close still delivers, and is EBADF all the same.
 func (st *Stream) Abort() error { return st.close(wantAbort) }
 
 func (st *Stream) close(how uint32) error {
@@ -401,6 +408,9 @@ func (st *Stream) close(how uint32) error {
 	was := st.flags.Or(isClosed)
 	st.wmu.Unlock()
 	if was&isClosed != 0 {
+		if how == wantAbort && st.e.Load() != nil {
+			st.ask(how)
+		}
 		return syscall.EBADF
 	}
 	st.leaveSlot()
@@ -465,7 +475,8 @@ func (s *Stack) detached(st *Stream) {
 	}
 }
 
-// Events says what the socket is ready for at this moment. A listening socket is Readable while a connection waits.
+// Events says what the socket is ready for at this moment. A listening socket is Readable while a connection waits; one that
+// neither listens nor connects is ready, as Read and Write answer at once.
 func (st *Stream) Events() Events {
 	f := st.flags.Load()
 	if f&isClosed != 0 {
@@ -483,6 +494,9 @@ func (st *Stream) Events() Events {
 	var ev Events
 	if st.errno.Load() != 0 {
 		ev |= Errored | Readable | Writable
+	}
+	if f&(isConnecting|isConnected) == 0 {
+		return ev | Readable | Writable
 	}
 	if f&(isEnded|isBroken|isShutRead) != 0 || st.rx.Used() > 0 {
 		ev |= Readable
