@@ -143,7 +143,7 @@ var streamConnectRows = []row{
 			require.Equal(t, int(ECONNREFUSED), w.near.soError(s))
 			require.Zero(t, w.near.soError(s))
 		}},
-	{"Connect", "a peer that is silent is ETIMEDOUT, by the stack's time or by TCP_USER_TIMEOUT", func(t *testing.T, w *world) {
+	{"Connect", "a peer that is silent is ETIMEDOUT", func(t *testing.T, w *world) {
 		_, addr := w.pending(t)
 		s := w.near.tcp()
 		w.near.giveUp(s)

@@ -49,6 +49,20 @@ func (w *world) pair() (client, accepted Token) {
 	return client, accepted
 }
 
+// narrow is a connection whose buffers hold 32 KiB each, for good.
+func (w *world) narrow() (client, accepted Token) {
+	w.near.t.Helper()
+	l, addr := w.far.listener(1)
+	client = w.near.tcp()
+	for _, opt := range []int{SO_RCVBUF, SO_SNDBUF} {
+		require.NoError(w.near.t, w.near.SetSockOptInt(client, SOL_SOCKET, opt, 32<<10))
+		require.NoError(w.near.t, w.far.SetSockOptInt(l, SOL_SOCKET, opt, 32<<10))
+	}
+	require.NoError(w.near.t, w.near.Connect(client, addr))
+	accepted, _ = w.far.accepts(l)
+	return client, accepted
+}
+
 // says sends all of text on a stream.
 func (h *host) says(s Token, text string) {
 	h.t.Helper()

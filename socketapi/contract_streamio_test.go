@@ -51,7 +51,7 @@ var streamRows = []row{
 		w.near.stuff(client)
 	}},
 	{"Send", "blocks until all is taken", func(t *testing.T, w *world) {
-		client, accepted := w.pair()
+		client, accepted := w.narrow()
 		n := w.near.stuff(client)
 		text := strings.Repeat("x", 1<<20)
 		done := make(chan int)
@@ -66,6 +66,7 @@ var streamRows = []row{
 	{"Send", "SO_SNDTIMEO is EWOULDBLOCK when it is over, and not before", func(t *testing.T, w *world) {
 		const limit = 20 * time.Millisecond
 		client, _ := w.pair()
+		w.cut()
 		w.near.stuff(client)
 		require.NoError(t, w.near.SetTimeout(client, SO_SNDTIMEO, limit))
 		start := time.Now()
@@ -337,7 +338,7 @@ var streamSelectRows = []row{
 		require.True(t, w.near.readable(client, 0), "and stays so")
 	}},
 	{"Select", "a stream is ready to write when there is room, and waits for it", func(t *testing.T, w *world) {
-		client, accepted := w.pair()
+		client, accepted := w.narrow()
 		w.near.writable(client)
 		n := w.near.stuff(client)
 		ready := make(chan int)
@@ -368,7 +369,7 @@ var streamSelectRows = []row{
 		l, addr := w.near.listener(1)
 		ear, earAddr := w.near.receiver()
 		idle, _ := w.near.receiver()
-		full, _ := w.pair()
+		full, _ := w.narrow()
 		w.near.stuff(full)
 		all := func() *FdSet { return set(client, reset, l, ear, idle, full) }
 		read, except := all(), all()

@@ -225,7 +225,7 @@ var streamOptionRows = []row{
 		require.Equal(t, int(ECONNRESET), w.far.soError(accepted))
 	}},
 	{"SetSockOpt", "SO_LINGER with a time makes CloseSocket wait until the peer has all", func(t *testing.T, w *world) {
-		client, accepted := w.pair()
+		client, accepted := w.narrow()
 		n := w.near.stuff(client)
 		require.NoError(t, w.near.SetSockOpt(client, SOL_SOCKET, SO_LINGER, linger(1, 20)))
 		closed := make(chan error, 1)
@@ -250,7 +250,7 @@ var streamOptionRows = []row{
 		require.Equal(t, int(ECONNRESET), w.far.soError(accepted))
 	}},
 	{"SetSockOpt", "SO_LINGER leaves calls that block on the socket nothing to wait for: EINTR", func(t *testing.T, w *world) {
-		client, accepted := w.pair()
+		client, accepted := w.narrow()
 		n := w.near.stuff(client)
 		require.NoError(t, w.near.SetSockOpt(client, SOL_SOCKET, SO_LINGER, linger(1, 20)))
 		closed, errs := make(chan error, 1), make(chan error, 1)

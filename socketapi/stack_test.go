@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,33 @@ func packet(proto wire.Protocol, src, dst wire.Addr, payload []byte) []byte {
 	b := append(make([]byte, wire.IPv4Len), payload...)
 	wire.PutIPv4(b, &wire.IPv4Fields{TotalLength: len(b), TTL: 64, Protocol: proto, Src: src, Dst: dst})
 	return b
+}
+
+// An attempt to connect ends by the stack's own numbers, which by default make a minute.
+func TestConnectTimesOut(t *testing.T) {
+	total := time.Duration(0)
+	c := stack.DefaultTCP()
+	for i := range c.SYNRetries + 1 {
+		total += c.InitialRTO << i
+	}
+	require.InDelta(t, time.Minute.Seconds(), total.Seconds(), 5)
+
+	c.InitialRTO, c.SYNRetries = 20*time.Millisecond, 2
+	s := stack.New(stack.Config{TCP: &c})
+	card, err := s.AddInterface(stack.InterfaceConfig{
+		Name: "card0", Links: []stack.Link{linktest.New(linktest.Config{RealTime: true}).End(0)}, Mode: stack.Owned,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")},
+	})
+	require.NoError(t, err)
+	silent := netip.MustParseAddrPort("10.0.0.2:80")
+	card.SetNeighbour(stack.NeighbourEntry{Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent})
+	s.Start()
+	h := &host{calls: New(s), t: t}
+	start := time.Now()
+	require.ErrorIs(t, h.Connect(h.tcp(), silent), ETIMEDOUT)
+	require.GreaterOrEqual(t, time.Since(start), (20+40+80)*time.Millisecond)
+	require.NoError(t, h.Close())
+	require.NoError(t, s.Close())
 }
 
 // A machine without a card has nowhere to send a broadcast to.

@@ -17,9 +17,13 @@ func openStacks(t testing.TB, moving bool) *world {
 	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
 	var ends []*linktest.End
 	w := &world{near: machine(t, near), far: machine(t, far), cut: func() {
-		for _, e := range ends {
-			e.SetFaults(linktest.Faults{Loss: 1})
+		lose := func(loss float64) {
+			for _, e := range ends {
+				e.SetFaults(linktest.Faults{Loss: loss})
+			}
 		}
+		lose(1)
+		t.Cleanup(func() { lose(0) }) // so that the machines can end in order
 	}}
 	for i := range 2 {
 		wire := linktest.New(linktest.Config{RealTime: true})
