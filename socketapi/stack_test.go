@@ -3,12 +3,9 @@ package socketapi_test
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -176,54 +173,4 @@ func TestStackClosed(t *testing.T) {
 	require.NoError(t, h.CloseSocket(idle))
 	require.ErrorIs(t, h.CloseSocket(idle), EBADF)
 	require.NoError(t, h.Close())
-}
-
-// Goroutines that open, close, send, receive and select the same few sockets meet only the errors that such a race can
-// have, and none is left asleep.
-func TestStorm(t *testing.T) {
-	const workers, sockets, rounds = 8, 6, 400
-	w := openStacks(t, true)
-	var tokens [sockets]atomic.Int64
-	var addrs [sockets]atomic.Pointer[netip.AddrPort]
-	open := func(i int) {
-		s, addr := w.near.receiver()
-		require.NoError(t, w.near.SetTimeout(s, SO_RCVTIMEO, time.Millisecond))
-		tokens[i].Store(int64(s))
-		addrs[i].Store(&addr)
-	}
-	for i := range sockets {
-		open(i)
-	}
-	allowed := map[error]bool{nil: true, EBADF: true, EINTR: true, EWOULDBLOCK: true, syscall.ECONNREFUSED: true}
-	var wg sync.WaitGroup
-	for worker := range workers {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(uint64(worker), 9))
-			var err error
-			buf := make([]byte, 64)
-			for range rounds {
-				i := rnd.IntN(sockets)
-				s := Token(tokens[i].Load())
-				switch rnd.IntN(5) {
-				case 0:
-					if err = w.near.CloseSocket(s); err == nil {
-						open(i)
-					}
-				case 1, 2:
-					_, err = w.near.SendTo(s, buf, 0, *addrs[rnd.IntN(sockets)].Load())
-				case 3:
-					_, _, err = w.near.RecvFrom(s, buf, 0)
-				case 4:
-					limit := time.Millisecond
-					read := set(s, Token(tokens[rnd.IntN(sockets)].Load()))
-					_, err = w.near.Select(read.Range(), read, set(), set(s), &limit)
-				}
-				if !allowed[err] {
-					t.Errorf("%v", err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -14,7 +14,13 @@ import (
 
 // openStacks is the provider of this process: Kits on two stacks, joined by two wires in memory.
 func openStacks(t testing.TB, moving bool) *world {
-	near, far := stack.New(stack.Config{Seed: 1}), stack.New(stack.Config{Seed: 2})
+	return joinStacks(t, moving, newStack(1), newStack(2))
+}
+
+func newStack(seed uint64) *stack.Stack { return stack.New(stack.Config{Seed: seed}) }
+
+// joinStacks makes a world of two stacks that have nothing yet.
+func joinStacks(t testing.TB, moving bool, near, far *stack.Stack) *world {
 	var ends []*linktest.End
 	w := &world{near: machine(t, near), far: machine(t, far), cut: func() {
 		lose := func(loss float64) {
