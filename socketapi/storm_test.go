@@ -85,10 +85,8 @@ func (s *streamStorm) open(l *slot, listens bool) error {
 	if err != nil {
 		return err
 	}
-	for _, opt := range []int{SO_RCVTIMEO, SO_SNDTIMEO} {
-		if err := l.h.SetTimeout(token, opt, time.Millisecond); err != nil {
-			return err
-		}
+	if err := l.hurries(token); err != nil {
+		return err
 	}
 	if listens {
 		addr := netip.AddrPortFrom(INADDR_ANY, 0)
@@ -101,6 +99,16 @@ func (s *streamStorm) open(l *slot, listens bool) error {
 		l.addr.Store(&addr)
 	}
 	return l.replace(token)
+}
+
+// hurries makes calls on a socket block for a short time only.
+func (l *slot) hurries(token Token) error {
+	for _, opt := range []int{SO_RCVTIMEO, SO_SNDTIMEO} {
+		if err := l.h.SetTimeout(token, opt, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replace closes what was in the slot.
@@ -132,6 +140,9 @@ func (s *streamStorm) step(rnd *rand.Rand, buf []byte) error {
 	case 5, 6:
 		a, _, err := l.h.Accept(Token(l.token.Load()))
 		if err != nil {
+			return err
+		}
+		if err := l.hurries(a); err != nil {
 			return err
 		}
 		for i := range s.streams {
@@ -213,8 +224,5 @@ func TestStreamStorm(t *testing.T) {
 	for i := range s.streams {
 		require.NoError(t, s.streams[i].replace(-1))
 	}
-	deadline := time.Now().Add(5*time.Second)
-	for len(near.Sockets())+len(far.Sockets()) != 0 && time.Now().Before(deadline) { time.Sleep(time.Millisecond) }
-	for _, st := range []*stack.Stack{near,far} { for _, x := range st.Sockets() { t.Logf("%+v %+v", x, x.TCP) } }
-	require.Zero(t, len(near.Sockets())+len(far.Sockets()))
+	eventually(t, "nothing is left", func() bool { return len(near.Sockets())+len(far.Sockets()) == 0 })
 }

@@ -36,6 +36,7 @@ type Stream struct {
 	errno   atomic.Uint32 // pending syscall.Errno
 	readN   atomic.Uint32 // bytes read that the engine has not heard of
 	ipOpt   atomic.Uint32 // TTL, and TOS<<8
+	peer    atomic.Uint64 // RemoteAddr: the address, and in the low 16 bits the port. id may change when Connect is tried again.
 	waiters waitQueue
 	dirty   dirtyLink
 
@@ -119,8 +120,12 @@ func (st *Stream) RemoteAddr() netip.AddrPort {
 	if !st.has(isConnecting | isConnected) {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(st.id.Remote.Netip(), st.id.RemotePort)
+	p := st.peer.Load()
+	return netip.AddrPortFrom(wire.Addr(p>>16).Netip(), uint16(p))
 }
+
+// setPeer keeps id's peer for RemoteAddr.
+func (st *Stream) setPeer() { st.peer.Store(uint64(st.id.Remote)<<16 | uint64(st.id.RemotePort)) }
 
 // Interface is the interface that the socket is bound to, nil where it is not bound.
 func (st *Stream) Interface() *Interface {
@@ -250,6 +255,7 @@ func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 		}
 	}
 	st.id.Remote, st.id.RemotePort = dst, port
+	st.setPeer()
 	return st.iface.engine(hashID(&st.id, &queueKey)).via, nil
 }
 

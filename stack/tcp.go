@@ -177,6 +177,7 @@ func (e *Engine) newPassive(l *listening, id *tcp.ID, mtu int) *Stream {
 	}
 	st := &Stream{s: e.stack, id: *id, parent: l, iface: l.st.iface, port: l.port}
 	st.init()
+	st.setPeer()
 	st.number = e.stack.lastID.Add(1)
 	st.opt.Store(l.st.opt.Load())
 	st.ipOpt.Store(l.st.ipOpt.Load())
