@@ -168,6 +168,9 @@ func (k *Kit) Close() error {
 
 func (k *Kit) close() error {
 	var errs []error
+	if defaultKit.CompareAndSwap(k, nil) {
+		socketapi.SetDefault(nil)
+	}
 	if k.Kit != nil {
 		errs = append(errs, k.Kit.Close())
 	}

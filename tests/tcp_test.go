@@ -207,11 +207,11 @@ func TestTCPRandomEnds(t *testing.T) {
 	var served sync.WaitGroup
 	served.Go(func() {
 		for n := uint64(0); ; n++ {
-			c, err := l.AcceptTCP()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			served.Go(func() { endAtRandom(c, rand.New(rand.NewPCG(n, 1))) })
+			served.Go(func() { endAtRandom(c.(lingerer), rand.New(rand.NewPCG(n, 1))) })
 		}
 	})
 	var clients sync.WaitGroup
@@ -300,7 +300,7 @@ func TestTCPPathMTU(t *testing.T) {
 	kernel := <-accepted
 	require.NotNil(t, kernel)
 	defer kernel.Close()
-	before, ok := kits.Stream().Info()
+	before, ok := kits.(*kit.TCPConn).Stream().Info()
 	require.True(t, ok)
 	require.Equal(t, 1500, before.MTU)
 	content, want := seeded(1<<20, 1)
@@ -312,7 +312,7 @@ func TestTCPPathMTU(t *testing.T) {
 	_, err = io.Copy(got, kernel)
 	require.NoError(t, err)
 	require.Equal(t, want, [32]byte(got.Sum(nil)))
-	after, ok := kits.Stream().Info()
+	after, ok := kits.(*kit.TCPConn).Stream().Info()
 	require.True(t, ok)
 	require.Equal(t, 1300, after.MTU)
 	require.Zero(t, k.Stack().TCPStats().Timeouts, "nobody had to wait for a black hole to be found")
@@ -354,7 +354,7 @@ func TestTCPWindowClosedForAMinute(t *testing.T) {
 func TestTCPPeerDies(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
-	l, err := k.Net().Listen("tcp4", netip4(ownedAddr.Addr(), 80))
+	l, err := k.Net().ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(ownedAddr.Addr(), 80)))
 	require.NoError(t, err)
 	defer l.Close()
 	accept := func() *socketapi.TCPConn {
