@@ -168,10 +168,8 @@ func (k *Kit) Close() error {
 
 func (k *Kit) close() error {
 	var errs []error
-	if defaultKit.CompareAndSwap(k, nil) {
-		socketapi.SetDefault(nil)
-	}
 	if k.Kit != nil {
+		socketapi.UnsetDefault(k.Net())
 		errs = append(errs, k.Kit.Close())
 	}
 	if k.follower != nil {

@@ -3,7 +3,6 @@ package kit
 import (
 	"context"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"kitnet.dev/kit/socketapi"
@@ -29,18 +28,9 @@ type (
 	UDPConn = socketapi.UDPConn
 )
 
-var defaultKit atomic.Pointer[Kit]
-
 // SetDefault makes k the Kit of this package's functions, Dialers and ListenConfigs, until it is closed. Without one they fail with
-// ENETDOWN and say so. nil: there is none.
-func SetDefault(k *Kit) {
-	defaultKit.Store(k)
-	if k == nil {
-		socketapi.SetDefault(nil)
-		return
-	}
-	socketapi.SetDefault(k.Net())
-}
+// ENETDOWN and say what to do.
+func SetDefault(k *Kit) { socketapi.SetDefault(k.Net()) }
 
 // Listen is net.Listen.
 func Listen(network, address string) (net.Listener, error) {

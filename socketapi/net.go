@@ -36,41 +36,38 @@ type Net struct {
 // NewNet returns a Net on s, which stays the caller's.
 func NewNet(s *stack.Stack) *Net { return &Net{s} }
 
-// Net returns Go's own way to the sockets of the Kit's stack. They have no tokens, and the Kit's Close does not close them.
-func (k *Kit) Net() *Net { return NewNet(k.stack) }
+// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does not
+// close them.
+func (k *Kit) Net() *Net { return k.net }
 
 // Stack is the stack below.
 func (n *Net) Stack() *stack.Stack { return n.stack }
 
 var defaultNet atomic.Pointer[Net]
 
-// SetDefault makes n the Net of Dialers and ListenConfigs that name none; nil: they have none.
+// SetDefault makes n the Net of Dialers and ListenConfigs that name none, and of the methods of a nil *Net. nil: there is none.
 func SetDefault(n *Net) { defaultNet.Store(n) }
 
-// Default is what SetDefault set. ENETDOWN: nothing was.
-func Default() (*Net, error) {
-	if n := defaultNet.Load(); n != nil {
-		return n, nil
-	}
-	return nil, errNoDefault
-}
+// UnsetDefault ends SetDefault for n, if it still holds.
+func UnsetDefault(n *Net) { defaultNet.CompareAndSwap(n, nil) }
 
-// errNoDefault is ENETDOWN that says what to do.
-var errNoDefault error = noDefault{}
-
+// noDefault is ENETDOWN that says what to do.
 type noDefault struct{}
 
 func (noDefault) Error() string {
-	return "no network: call kit.SetDefault with an open Kit, or use the methods of its Net()"
+	return "there is no network: call kit.SetDefault with an open Kit, or use the methods of its Net()"
 }
 func (noDefault) Unwrap() error { return syscall.ENETDOWN }
 
 // orDefault is n, or the default where n is nil.
 func (n *Net) orDefault() (*Net, error) {
-	if n != nil {
-		return n, nil
+	if n == nil {
+		n = defaultNet.Load()
 	}
-	return Default()
+	if n == nil {
+		return nil, noDefault{}
+	}
+	return n, nil
 }
 
 // Listen is net.Listen. The listener is a *TCPListener.
