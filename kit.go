@@ -169,6 +169,7 @@ func (k *Kit) Close() error {
 func (k *Kit) close() error {
 	var errs []error
 	if k.Kit != nil {
+		socketapi.UnsetDefault(k.Net())
 		errs = append(errs, k.Kit.Close())
 	}
 	if k.follower != nil {

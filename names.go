@@ -15,6 +15,10 @@ const (
 	IPPROTO_TCP  = socketapi.IPPROTO_TCP
 	IPPROTO_UDP  = socketapi.IPPROTO_UDP
 
+	SHUT_RD   = socketapi.SHUT_RD
+	SHUT_WR   = socketapi.SHUT_WR
+	SHUT_RDWR = socketapi.SHUT_RDWR
+
 	SOL_SOCKET   = socketapi.SOL_SOCKET
 	SO_NONBLOCK  = socketapi.SO_NONBLOCK
 	SO_DEBUG     = socketapi.SO_DEBUG
@@ -25,9 +29,23 @@ const (
 	SO_SNDBUF    = socketapi.SO_SNDBUF
 	SO_RCVTIMEO  = socketapi.SO_RCVTIMEO
 	SO_SNDTIMEO  = socketapi.SO_SNDTIMEO
+	SO_KEEPALIVE = socketapi.SO_KEEPALIVE
+	SO_LINGER    = socketapi.SO_LINGER
 	SO_ERROR     = socketapi.SO_ERROR
 	IP_TTL       = socketapi.IP_TTL
 	IP_TOS       = socketapi.IP_TOS
+
+	TCP_NODELAY      = socketapi.TCP_NODELAY
+	TCP_MAXSEG       = socketapi.TCP_MAXSEG
+	TCP_CORK         = socketapi.TCP_CORK
+	TCP_KEEPIDLE     = socketapi.TCP_KEEPIDLE
+	TCP_KEEPINTVL    = socketapi.TCP_KEEPINTVL
+	TCP_KEEPCNT      = socketapi.TCP_KEEPCNT
+	TCP_INFO         = socketapi.TCP_INFO
+	TCP_QUICKACK     = socketapi.TCP_QUICKACK
+	TCP_CONGESTION   = socketapi.TCP_CONGESTION
+	TCP_USER_TIMEOUT = socketapi.TCP_USER_TIMEOUT
+
 	MSG_DONTWAIT = socketapi.MSG_DONTWAIT
 	MSG_TRUNC    = socketapi.MSG_TRUNC
 )

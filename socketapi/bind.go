@@ -26,7 +26,7 @@ func (k *Kit) Bind(t Token, addr *netip.AddrPort) error {
 	if !a.Addr().IsValid() {
 		a = netip.AddrPortFrom(INADDR_ANY, a.Port())
 	}
-	if a, err = ipv4(a); err != nil {
+	if a, err = toIPv4(a); err != nil {
 		return err
 	}
 	if err := s.endpoint.Bind(a); err != nil {
@@ -95,8 +95,8 @@ func (k *Kit) GetPeerName(t Token) (netip.AddrPort, error) {
 	return a, nil
 }
 
-// ipv4 returns a with an IPv4 address mapped into IPv6 brought back to IPv4, or EAFNOSUPPORT.
-func ipv4(a netip.AddrPort) (netip.AddrPort, error) {
+// toIPv4 returns a with an IPv4 address mapped into IPv6 brought back to IPv4, or EAFNOSUPPORT.
+func toIPv4(a netip.AddrPort) (netip.AddrPort, error) {
 	ip := a.Addr()
 	if ip.Is4() {
 		return a, nil
@@ -107,10 +107,10 @@ func ipv4(a netip.AddrPort) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ip.Unmap(), a.Port()), nil
 }
 
-// peer is ipv4 for a destination, which must be there: EDESTADDRREQ.
+// peer is toIPv4 for a destination, which must be there: EDESTADDRREQ.
 func peer(a netip.AddrPort) (netip.AddrPort, error) {
 	if !a.IsValid() {
 		return a, syscall.EDESTADDRREQ
 	}
-	return ipv4(a)
+	return toIPv4(a)
 }

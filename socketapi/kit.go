@@ -10,6 +10,7 @@ import (
 // goroutine.
 type Kit struct {
 	stack   *stack.Stack
+	net     *Net
 	sockets table
 	done    chan struct{} // closed by Close
 
@@ -20,7 +21,7 @@ type Kit struct {
 // New returns a Kit without sockets on s. The stack stays the caller's: closing the Kit does not close it, and several
 // Kits may share it.
 func New(s *stack.Stack) *Kit {
-	k := &Kit{stack: s, done: make(chan struct{})}
+	k := &Kit{stack: s, net: NewNet(s), done: make(chan struct{})}
 	k.sockets.free = noSlot
 	k.sleepers.New = func() any { return newSleeper() }
 	k.selections.New = func() any { return new(selection) }

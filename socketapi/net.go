@@ -3,18 +3,32 @@ package socketapi
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"kitnet.dev/kit/stack"
 )
 
-// Net is Go's own way to the sockets of a stack: what it returns are net.Conn and net.Listener, and behaves as the net package's.
+// Net is Go's own way to the sockets of a stack. Its methods are the net package's functions, with their arguments, results and
+// errors, so that a program which takes n.Listen for net.Listen needs no other change:
+//
+//	n := k.Net()
+//	l, err := n.Listen("tcp", ":80")
+//	err = http.Serve(l, nil)
+//	client := http.Client{Transport: &http.Transport{DialContext: n.DialContext}}
+//
+// Networks are "tcp" and "tcp4", "udp" and "udp4"; "tcp6" and "udp6", and IPv6 addresses, are EAFNOSUPPORT, others a
+// net.UnknownNetworkError. Hosts and services may be names, which net.DefaultResolver looks up, by way of the kernel.
+//
+// Every error is a *net.OpError. Inside it is a syscall.Errno that errors.Is finds, net.ErrClosed, or a time-out that says so by
+// Timeout() and is os.ErrDeadlineExceeded.
+//
+// An address without a host is every address of every interface, those that come later included. What is sent to a peer that was
+// heard comes from the address that it asked.
 type Net struct {
 	stack *stack.Stack
 }
@@ -22,433 +36,247 @@ type Net struct {
 // NewNet returns a Net on s, which stays the caller's.
 func NewNet(s *stack.Stack) *Net { return &Net{s} }
 
-// Net returns Go's own way to the sockets of the Kit's stack. They have no tokens, and the Kit's Close does not close them.
-func (k *Kit) Net() *Net { return NewNet(k.stack) }
+// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does not
+// close them.
+func (k *Kit) Net() *Net { return k.net }
 
-// goBacklog is how many connections wait for Accept: Linux's net.core.somaxconn, which net.Listen takes.
-const goBacklog = 4096
+// Stack is the stack below.
+func (n *Net) Stack() *stack.Stack { return n.stack }
 
-// goKeepAlive is what the net package sets on its connections (net.KeepAliveConfig).
-const goKeepAlive = 15 * time.Second
+var defaultNet atomic.Pointer[Net]
 
-// goOptions gives a stream what the net package gives its own.
-func goOptions(st *stack.Stream) error {
-	return errors.Join(st.SetNoDelay(true), st.SetKeepAlive(true), st.SetKeepAliveTimes(goKeepAlive, goKeepAlive, 9))
+// SetDefault makes n the Net of Dialers and ListenConfigs that name none, and of the methods of a nil *Net. nil: there is none.
+func SetDefault(n *Net) { defaultNet.Store(n) }
+
+// UnsetDefault ends SetDefault for n, if it still holds.
+func UnsetDefault(n *Net) { defaultNet.CompareAndSwap(n, nil) }
+
+// noDefault is ENETDOWN that says what to do.
+type noDefault struct{}
+
+func (noDefault) Error() string {
+	return "there is no network: call kit.SetDefault with an open Kit, or use the methods of its Net()"
+}
+func (noDefault) Unwrap() error { return syscall.ENETDOWN }
+
+// orDefault is n, or the default where n is nil.
+func (n *Net) orDefault() (*Net, error) {
+	if n == nil {
+		n = defaultNet.Load()
+	}
+	if n == nil {
+		return nil, noDefault{}
+	}
+	return n, nil
 }
 
-// resolve reads a TCP address for network "tcp" or "tcp4".
-func resolve(ctx context.Context, network, address string) (netip.AddrPort, error) {
-	if network != "tcp" && network != "tcp4" {
-		return netip.AddrPort{}, net.UnknownNetworkError(network)
-	}
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "tcp4", service)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	addr := netip.IPv4Unspecified()
-	if host != "" {
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
-		if err != nil {
-			return netip.AddrPort{}, err
-		}
-		addr = found[0].Unmap()
-	}
-	return netip.AddrPortFrom(addr, uint16(port)), nil
+// Listen is net.Listen. The listener is a *TCPListener.
+func (n *Net) Listen(network, address string) (net.Listener, error) {
+	return (&ListenConfig{Net: n}).Listen(context.Background(), network, address)
 }
 
-// opError is an error as the net package tells it: what failed, on what, and why, with the errno inside.
-func opError(op string, local, remote netip.AddrPort, err error) error {
-	var source, addr net.Addr
-	if local.IsValid() {
-		source = net.TCPAddrFromAddrPort(local)
-	}
-	if remote.IsValid() {
-		addr = net.TCPAddrFromAddrPort(remote)
-	}
-	if errno, ok := err.(syscall.Errno); ok {
-		if errno == syscall.EBADF {
-			err = net.ErrClosed
-		} else {
-			err = os.NewSyscallError(op, errno)
-		}
-	}
-	return &net.OpError{Op: op, Net: "tcp", Source: source, Addr: addr, Err: err}
+// ListenPacket is net.ListenPacket. The conn is a *UDPConn.
+func (n *Net) ListenPacket(network, address string) (net.PacketConn, error) {
+	return (&ListenConfig{Net: n}).ListenPacket(context.Background(), network, address)
 }
 
-// Listen listens as net.Listen does, on network "tcp" or "tcp4". An address without a host is every address that the stack
-// has at this time, each of which must have the port free.
-func (n *Net) Listen(network, address string) (*TCPListener, error) {
-	at, err := resolve(context.Background(), network, address)
-	if err != nil {
-		return nil, opError("listen", netip.AddrPort{}, at, err)
+// ListenTCP is net.ListenTCP. A nil address is every address and any port.
+func (n *Net) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
+	if err := wantNetwork(network, "tcp"); err != nil {
+		return nil, opError("listen", network, nil, tcpOrNil(laddr), err)
 	}
-	l := &TCPListener{addr: at, waiter: stack.NewWaiter()}
-	l.deadline.init()
-	addrs := []netip.Addr{at.Addr()}
-	if at.Addr().IsUnspecified() {
-		addrs = addrs[:0]
-		for _, i := range n.stack.Interfaces() {
-			for _, p := range i.Addresses() {
-				addrs = append(addrs, p.Addr())
-			}
-		}
-	}
-	for _, a := range addrs {
-		st := n.stack.NewStream()
-		l.streams = append(l.streams, st)
-		err = errors.Join(goOptions(st), st.SetReuseAddr(true))
-		if err == nil {
-			err = st.Bind(netip.AddrPortFrom(a, l.addr.Port()))
-		}
-		if err == nil {
-			l.addr = netip.AddrPortFrom(at.Addr(), st.LocalAddr().Port()) // of port 0 the one that the first got
-			err = st.Listen(stack.ListenConfig{Backlog: goBacklog})
-		}
-		if err != nil {
-			l.close()
-			return nil, opError("listen", netip.AddrPort{}, netip.AddrPortFrom(a, at.Port()), err)
-		}
-		st.Watch(l.waiter, stack.Readable)
-	}
-	return l, nil
+	return (&ListenConfig{Net: n}).listen(network, anyIfZero(laddr.AddrPort()))
 }
 
-// TCPListener is a net.Listener on a stack.
-type TCPListener struct {
-	addr     netip.AddrPort
-	streams  []*stack.Stream
-	waiter   *stack.Waiter
-	deadline deadline
-
-	mu     sync.Mutex // Accept
-	next   int        // whose turn it is
-	closed sync.Once
-}
-
-// Accept waits for a connection.
-func (l *TCPListener) Accept() (net.Conn, error) {
-	c, err := l.AcceptTCP()
-	if err != nil {
-		return nil, err
+// ListenUDP is net.ListenUDP. A nil address is every address and any port.
+func (n *Net) ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
+	if err := wantNetwork(network, "udp"); err != nil {
+		return nil, opError("listen", network, nil, udpOrNil(laddr), err)
 	}
-	return c, nil
+	return (&ListenConfig{Net: n}).listenPacket(network, anyIfZero(laddr.AddrPort()))
 }
 
-// AcceptTCP is Accept with a type that says more.
-func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for {
-		for range l.streams {
-			l.next = (l.next + 1) % len(l.streams)
-			st, err := l.streams[l.next].Accept()
-			if err == nil {
-				return newTCPConn(st), nil
-			}
-			if err != syscall.EAGAIN {
-				l.waiter.Tell() // for the next who calls
-				return nil, opError("accept", netip.AddrPort{}, l.addr, err)
-			}
-		}
-		select {
-		case <-l.deadline.passed():
-			return nil, opError("accept", netip.AddrPort{}, l.addr, os.ErrDeadlineExceeded)
-		default:
-		}
-		select {
-		case <-l.waiter.C:
-		case <-l.deadline.passed():
-		}
+// Dial is net.Dial. The conn is a *TCPConn or a *UDPConn.
+func (n *Net) Dial(network, address string) (net.Conn, error) {
+	return (&Dialer{Net: n}).Dial(network, address)
+}
+
+// DialTimeout is net.DialTimeout.
+func (n *Net) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	return (&Dialer{Net: n, Timeout: timeout}).Dial(network, address)
+}
+
+// DialContext is net.Dialer.DialContext, in the form that http.Transport takes.
+func (n *Net) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&Dialer{Net: n}).DialContext(ctx, network, address)
+}
+
+// DialTCP is net.DialTCP.
+func (n *Net) DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
+	return (&Dialer{Net: n}).DialTCP(context.Background(), network, laddr.AddrPort(), raddr.AddrPort())
+}
+
+// DialUDP is net.DialUDP.
+func (n *Net) DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
+	return (&Dialer{Net: n}).DialUDP(context.Background(), network, laddr.AddrPort(), raddr.AddrPort())
+}
+
+// wantNetwork checks that network is that protocol, "tcp" or "udp", over IPv4.
+func wantNetwork(network, protocol string) error {
+	p, err := protocolOf(network)
+	if err == nil && p != protocol {
+		err = net.UnknownNetworkError(network)
 	}
-}
-
-// Close ends listening: who waits in Accept is told net.ErrClosed, and connections that nobody accepted are reset.
-func (l *TCPListener) Close() error {
-	err := opError("close", netip.AddrPort{}, l.addr, net.ErrClosed)
-	l.closed.Do(func() {
-		l.close()
-		err = nil
-	})
 	return err
 }
 
-func (l *TCPListener) close() {
-	for _, st := range l.streams {
-		_ = st.Close() // its only error is that it is closed already
+// protocolOf is "tcp" or "udp".
+func protocolOf(network string) (string, error) {
+	switch network {
+	case "tcp", "tcp4":
+		return "tcp", nil
+	case "udp", "udp4":
+		return "udp", nil
+	case "tcp6", "udp6":
+		return "", syscall.EAFNOSUPPORT
 	}
+	return "", net.UnknownNetworkError(network)
 }
 
-// Addr is a *net.TCPAddr. Its address is 0.0.0.0 where Listen was given none.
-func (l *TCPListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
-
-// SetDeadline bounds how long Accept waits; the zero time: for ever.
-func (l *TCPListener) SetDeadline(t time.Time) error {
-	l.deadline.set(t)
-	return nil
-}
-
-// Dial is DialContext without a context.
-func (n *Net) Dial(network, address string) (*TCPConn, error) {
-	return n.DialContext(context.Background(), network, address)
-}
-
-// DialContext connects as net.Dialer.DialContext does, on network "tcp" or "tcp4".
-func (n *Net) DialContext(ctx context.Context, network, address string) (*TCPConn, error) {
-	to, err := resolve(ctx, network, address)
+// resolve reads an address as the net package does. It becomes several where a name has several; no host is 0.0.0.0.
+func resolve(ctx context.Context, r *net.Resolver, network, address string) ([]netip.AddrPort, error) {
+	if r == nil {
+		r = net.DefaultResolver
+	}
+	protocol, err := protocolOf(network)
 	if err != nil {
-		return nil, opError("dial", netip.AddrPort{}, to, err)
+		return nil, err
 	}
-	if to.Addr().IsUnspecified() {
-		to = netip.AddrPortFrom(INADDR_LOOPBACK, to.Port())
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
 	}
-	st := n.stack.NewStream()
-	if err := goOptions(st); err != nil {
-		return nil, opError("dial", netip.AddrPort{}, to, err)
+	port, err := r.LookupPort(ctx, protocol, service)
+	if err != nil {
+		return nil, err
 	}
-	if err := connect(ctx, st, to); err != nil {
-		_ = st.Abort() // nobody has it
-		return nil, opError("dial", netip.AddrPort{}, to, err)
+	at := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, uint16(port)) }
+	if host == "" {
+		return []netip.AddrPort{at(INADDR_ANY)}, nil
 	}
-	return newTCPConn(st), nil
-}
-
-// connect waits for the end of a handshake.
-func connect(ctx context.Context, st *stack.Stream, to netip.AddrPort) error {
-	w := stack.NewWaiter()
-	st.Watch(w, stack.Writable)
-	defer st.Unwatch(w)
-	if err := st.Connect(to); err != syscall.EINPROGRESS {
-		return os.NewSyscallError("connect", err)
-	}
-	for {
-		if over, err := connected(st); over {
-			return os.NewSyscallError("connect", err)
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a = a.Unmap(); !a.Is4() {
+			return nil, syscall.EAFNOSUPPORT
 		}
-		select {
-		case <-w.C:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return os.ErrDeadlineExceeded
-			}
-			return ctx.Err()
-		}
+		return []netip.AddrPort{at(a)}, nil
 	}
+	found, err := r.LookupNetIP(ctx, "ip4", host)
+	addrs := make([]netip.AddrPort, 0, len(found))
+	for _, a := range found {
+		addrs = append(addrs, at(a.Unmap()))
+	}
+	return addrs, err
 }
 
-// TCPConn is a net.Conn on a stack, with the methods of net.TCPConn.
-type TCPConn struct {
-	st            *stack.Stream
-	local, remote *net.TCPAddr
-
-	rmu, wmu      sync.Mutex // one Read at a time; one Write, so that its bytes stay together
-	readWaiter    *stack.Waiter
-	writeWaiter   *stack.Waiter
-	readDeadline  deadline
-	writeDeadline deadline
+// anyIfZero is a with 0.0.0.0 in place of no address.
+func anyIfZero(a netip.AddrPort) netip.AddrPort {
+	if !a.Addr().IsValid() {
+		return netip.AddrPortFrom(INADDR_ANY, a.Port())
+	}
+	return a
 }
 
-func newTCPConn(st *stack.Stream) *TCPConn {
-	c := &TCPConn{st: st, local: net.TCPAddrFromAddrPort(st.LocalAddr()), remote: net.TCPAddrFromAddrPort(st.RemoteAddr())}
-	c.readDeadline.init()
-	c.writeDeadline.init()
-	return c
+// addrOf is a *net.TCPAddr or *net.UDPAddr, nil for the zero AddrPort.
+func addrOf(network string, a netip.AddrPort) net.Addr {
+	switch {
+	case !a.IsValid():
+		return nil
+	case network[0] == 't':
+		return net.TCPAddrFromAddrPort(a)
+	}
+	return net.UDPAddrFromAddrPort(a)
 }
 
-// wrap is opError for the connection.
-func (c *TCPConn) wrap(op string, err error) error {
-	if err == nil || err == io.EOF {
+// tcpOrNil and udpOrNil keep a nil pointer from becoming an interface that is not nil.
+func tcpOrNil(a *net.TCPAddr) net.Addr {
+	if a == nil {
+		return nil
+	}
+	return a
+}
+
+func udpOrNil(a *net.UDPAddr) net.Addr {
+	if a == nil {
+		return nil
+	}
+	return a
+}
+
+// opError is an error as the net package tells it: what failed, on what, and why.
+func opError(op, network string, source, addr net.Addr, err error) error {
+	return &net.OpError{Op: op, Net: network, Source: source, Addr: addr, Err: err}
+}
+
+// callError is the error of a stack's call, under the name of the system call that it stands for.
+func callError(call string, err error) error {
+	errno, ok := err.(syscall.Errno)
+	switch {
+	case !ok:
 		return err
+	case errno == syscall.EBADF:
+		return net.ErrClosed
 	}
-	return opError(op, c.st.LocalAddr(), c.st.RemoteAddr(), err)
+	return os.NewSyscallError(call, errno)
 }
 
-// Read waits until there is a byte, and takes what is there. io.EOF: the peer has sent all.
-func (c *TCPConn) Read(b []byte) (int, error) {
-	c.rmu.Lock()
-	defer c.rmu.Unlock()
-	if c.readDeadline.isPassed() {
-		return 0, c.wrap("read", os.ErrDeadlineExceeded)
+// contextError is a context's error as a Dialer tells it.
+func contextError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return canceled{}
+	case errors.Is(err, context.DeadlineExceeded):
+		return timedOut{}
 	}
-	n, err := c.st.Read(b)
-	if err == syscall.EAGAIN {
-		n, err = c.readBlocked(b)
-	}
-	if n == 0 && err == nil && len(b) > 0 {
-		return 0, io.EOF
-	}
-	return n, c.wrap("read", err)
+	return err
 }
 
-func (c *TCPConn) readBlocked(b []byte) (int, error) {
-	if c.readWaiter == nil {
-		c.readWaiter = stack.NewWaiter()
-	}
-	c.st.Watch(c.readWaiter, stack.Readable)
-	defer c.st.Unwatch(c.readWaiter)
-	for {
-		n, err := c.st.Read(b)
-		if err != syscall.EAGAIN {
-			return n, err
-		}
-		select {
-		case <-c.readWaiter.C:
-		case <-c.readDeadline.passed():
-			return 0, os.ErrDeadlineExceeded
-		}
-		if c.readDeadline.isPassed() {
-			return 0, os.ErrDeadlineExceeded
-		}
-	}
+// canceled is a call whose context was cancelled.
+type canceled struct{}
+
+func (canceled) Error() string        { return "operation was canceled" }
+func (canceled) Is(target error) bool { return target == context.Canceled }
+
+// timedOut is a call that took too long: for those who look for a context's error, and for those who look for a deadline's.
+type timedOut struct{}
+
+func (timedOut) Error() string   { return os.ErrDeadlineExceeded.Error() }
+func (timedOut) Timeout() bool   { return true }
+func (timedOut) Temporary() bool { return true }
+func (timedOut) Is(target error) bool {
+	return target == context.DeadlineExceeded || target == os.ErrDeadlineExceeded
 }
 
-// Write waits until all of b is in the send buffer.
-func (c *TCPConn) Write(b []byte) (int, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if c.writeDeadline.isPassed() {
-		return 0, c.wrap("write", os.ErrDeadlineExceeded)
-	}
-	n, err := c.st.Write(b)
-	if err == syscall.EAGAIN || err == nil && n < len(b) {
-		n, err = c.writeBlocked(b, n)
-	}
-	return n, c.wrap("write", err)
-}
-
-func (c *TCPConn) writeBlocked(b []byte, n int) (int, error) {
-	if c.writeWaiter == nil {
-		c.writeWaiter = stack.NewWaiter()
-	}
-	c.st.Watch(c.writeWaiter, stack.Writable)
-	defer c.st.Unwatch(c.writeWaiter)
-	for {
-		m, err := c.st.Write(b[n:])
-		if n += m; err == nil && n == len(b) {
-			return n, nil
-		}
-		if err != nil && err != syscall.EAGAIN {
-			return n, err
-		}
-		if err == nil {
-			continue
-		}
-		select {
-		case <-c.writeWaiter.C:
-		case <-c.writeDeadline.passed():
-			return n, os.ErrDeadlineExceeded
+// addresses lists every address of the stack, those of cards first.
+func (n *Net) addresses() (addrs []local) {
+	for _, i := range n.stack.Interfaces() {
+		for k, p := range i.Addresses() {
+			addrs = append(addrs, local{p.Addr(), i, k == 0})
 		}
 	}
+	return addrs
 }
 
-// Close ends the connection: what was written is still sent.
-func (c *TCPConn) Close() error { return c.wrap("close", c.st.Close()) }
-
-// CloseRead says that nothing more is read.
-func (c *TCPConn) CloseRead() error { return c.wrap("close", c.st.Shutdown(stack.ShutRead)) }
-
-// CloseWrite sends what was written, and then the end.
-func (c *TCPConn) CloseWrite() error { return c.wrap("close", c.st.Shutdown(stack.ShutWrite)) }
-
-// LocalAddr is a *net.TCPAddr.
-func (c *TCPConn) LocalAddr() net.Addr { return c.local }
-
-// RemoteAddr is a *net.TCPAddr.
-func (c *TCPConn) RemoteAddr() net.Addr { return c.remote }
-
-// SetDeadline is SetReadDeadline and SetWriteDeadline.
-func (c *TCPConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+// local is one address of the stack.
+type local struct {
+	addr  netip.Addr
+	iface *stack.Interface
+	first bool // of its interface
 }
 
-// SetReadDeadline bounds how long Read waits, one that waits already included; the zero time: for ever.
-func (c *TCPConn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.readDeadline, t) }
-
-// SetWriteDeadline does so for Write.
-func (c *TCPConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.writeDeadline, t) }
-
-func (c *TCPConn) setDeadline(d *deadline, t time.Time) error {
-	if c.st.Events()&stack.Closed != 0 {
-		return c.wrap("set", net.ErrClosed)
+// locals is the addresses for which a socket that listens at addr needs one of the stack's.
+func (n *Net) locals(addr netip.Addr) []local {
+	if addr.IsUnspecified() {
+		return n.addresses()
 	}
-	d.set(t)
-	return nil
-}
-
-// SetNoDelay switches Nagle's algorithm off, as it is from the start.
-func (c *TCPConn) SetNoDelay(on bool) error { return c.wrap("set", c.st.SetNoDelay(on)) }
-
-// SetLinger says what Close does: below 0 it sends what is left behind the caller's back, as from the start; otherwise it
-// resets the connection. (The net package's Close does not wait either where sec is positive.)
-func (c *TCPConn) SetLinger(sec int) error {
-	return c.wrap("set", c.st.SetLinger(time.Duration(sec)*time.Second))
-}
-
-// SetKeepAlive probes a silent peer, as from the start.
-func (c *TCPConn) SetKeepAlive(on bool) error { return c.wrap("set", c.st.SetKeepAlive(on)) }
-
-// SetKeepAlivePeriod is both the time of silence and the one between probes.
-func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
-	_, _, _, probes := c.st.KeepAlive()
-	return c.wrap("set", c.st.SetKeepAliveTimes(d, d, probes))
-}
-
-// SetReadBuffer fixes the receive buffer's size, in bytes.
-func (c *TCPConn) SetReadBuffer(n int) error { return c.wrap("set", c.st.SetReceiveBuffer(n)) }
-
-// SetWriteBuffer fixes the send buffer's size, in bytes.
-func (c *TCPConn) SetWriteBuffer(n int) error { return c.wrap("set", c.st.SetSendBuffer(n)) }
-
-// Stream is the socket below, for what net.Conn has no words for.
-func (c *TCPConn) Stream() *stack.Stream { return c.st }
-
-// A deadline is a moment that may be moved while somebody waits for it.
-type deadline struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	done  chan struct{} // closed when it has passed
-}
-
-func (d *deadline) init() { d.done = make(chan struct{}) }
-
-// passed is closed when the deadline, as it is set now, has passed.
-func (d *deadline) passed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.done
-}
-
-func (d *deadline) isPassed() bool {
-	select {
-	case <-d.passed():
-		return true
-	default:
-		return false
-	}
-}
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.done // its function has run, or is about to
-	}
-	d.timer = nil
-	select {
-	case <-d.done:
-		d.done = make(chan struct{})
-	default:
-	}
-	if t.IsZero() {
-		return
-	}
-	done := d.done
-	if left := time.Until(t); left > 0 {
-		d.timer = time.AfterFunc(left, func() { close(done) })
-		return
-	}
-	close(done)
+	return []local{{addr: addr, first: true}}
 }

@@ -243,6 +243,14 @@ func (k *Kit) option(t Token, level, name int) (*socket, *option, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if o := s.option(level, name); o != nil {
+		return s, o, nil
+	}
+	return nil, nil, syscall.ENOPROTOOPT
+}
+
+// option finds an option of a socket, nil where it has none such.
+func (s *socket) option(level, name int) *option {
 	own := datagramOptions
 	if s.st != nil {
 		own = streamOptions
@@ -250,11 +258,11 @@ func (k *Kit) option(t Token, level, name int) (*socket, *option, error) {
 	for _, table := range [...][]option{options, own} {
 		for i := range table {
 			if o := &table[i]; o.level == level && o.name == name {
-				return s, o, nil
+				return o
 			}
 		}
 	}
-	return nil, nil, syscall.ENOPROTOOPT
+	return nil
 }
 
 func (f form) decode(data []byte) (int64, error) {

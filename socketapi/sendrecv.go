@@ -148,7 +148,7 @@ func (s *socket) write(ms []stack.Message, flags int) (int, error) {
 	if flags&^MSG_DONTWAIT != 0 {
 		return 0, syscall.EOPNOTSUPP
 	}
-	sent, err := s.writeAll(ms)
+	sent, err := writeAll(s.d, ms)
 	if err != syscall.EAGAIN {
 		return sent, s.overtaken(err)
 	}
@@ -160,11 +160,11 @@ func (s *socket) write(ms []stack.Message, flags int) (int, error) {
 }
 
 // writeAll writes until all is written or something stops it. One Write tells its error only where it wrote nothing.
-func (s *socket) writeAll(ms []stack.Message) (int, error) {
-	sent, err := s.d.Write(ms)
+func writeAll(d *stack.Datagram, ms []stack.Message) (int, error) {
+	sent, err := d.Write(ms)
 	for err == nil && sent < len(ms) {
 		var n int
-		n, err = s.d.Write(ms[sent:])
+		n, err = d.Write(ms[sent:])
 		sent += n
 	}
 	return sent, err
@@ -178,7 +178,7 @@ func (s *socket) writeBlocked(ms []stack.Message) (int, error) {
 	defer s.d.Unwatch(sl.waiter)
 	sent := 0
 	for {
-		n, err := s.writeAll(ms[sent:])
+		n, err := writeAll(s.d, ms[sent:])
 		sent += n
 		if err != syscall.EAGAIN {
 			return sent, s.overtaken(err)

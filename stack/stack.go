@@ -27,6 +27,8 @@ type Stack struct {
 	owners  atomic.Pointer[map[wire.Addr]owner]
 	list    atomic.Pointer[[]*Interface] // cards in the order added, the loopback last
 
+	addressWaiters waitQueue // WatchAddresses
+
 	mu      sync.Mutex
 	rand    *rand.Rand
 	binds   map[bindKey]*bindEntry
@@ -296,6 +298,7 @@ func (s *Stack) addressesChanged() {
 	for _, e := range s.engines {
 		e.post(func() { e.gen++ })
 	}
+	s.addressWaiters.notify(Closed)
 }
 
 // ownerOf is the interface that has the address, nil when it is not ours.

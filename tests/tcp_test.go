@@ -207,11 +207,11 @@ func TestTCPRandomEnds(t *testing.T) {
 	var served sync.WaitGroup
 	served.Go(func() {
 		for n := uint64(0); ; n++ {
-			c, err := l.AcceptTCP()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			served.Go(func() { endAtRandom(c, rand.New(rand.NewPCG(n, 1))) })
+			served.Go(func() { endAtRandom(c.(lingerer), rand.New(rand.NewPCG(n, 1))) })
 		}
 	})
 	var clients sync.WaitGroup
@@ -294,7 +294,7 @@ func TestTCPPathMTU(t *testing.T) {
 		c, _ := l.Accept()
 		accepted <- c
 	}()
-	kits, err := k.Net().Dial("tcp4", l.Addr().String())
+	kits, err := k.Net().DialTCP("tcp4", nil, l.Addr().(*net.TCPAddr))
 	require.NoError(t, err)
 	defer kits.Close()
 	kernel := <-accepted
@@ -354,7 +354,7 @@ func TestTCPWindowClosedForAMinute(t *testing.T) {
 func TestTCPPeerDies(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
 	k := open(t, lab, kit.Config{Addresses: []netip.Prefix{ownedAddr}})
-	l, err := k.Net().Listen("tcp4", netip4(ownedAddr.Addr(), 80))
+	l, err := k.Net().ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(ownedAddr.Addr(), 80)))
 	require.NoError(t, err)
 	defer l.Close()
 	accept := func() *socketapi.TCPConn {

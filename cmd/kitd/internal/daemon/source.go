@@ -83,7 +83,7 @@ func (d *Daemon) Connect(ctx context.Context, address string) (control.Stream, e
 	if err != nil {
 		return nil, fmt.Errorf("kitd can't connect to %q: %w", address, err)
 	}
-	return stream, nil
+	return stream.(*socketapi.TCPConn), nil
 }
 
 // Sockets implements control.Source.

@@ -21,7 +21,7 @@ func (r *running) dialStream(port uint16) *socketapi.TCPConn {
 	r.t.Helper()
 	c, err := socketapi.NewNet(r.peer.stack).Dial("tcp", to(port).String())
 	require.NoError(r.t, err)
-	return c
+	return c.(*socketapi.TCPConn)
 }
 
 // TestStreamEcho: RFC 862.

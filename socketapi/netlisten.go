@@ -1,0 +1,354 @@
+package socketapi
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"kitnet.dev/kit/stack"
+)
+
+// ListenConfig is net.ListenConfig with the fields that mean something here. Control does not: what programs use it for most is
+// ReusePort; SO_REUSEADDR is on for TCP, as in the net package.
+type ListenConfig struct {
+	Net *Net // whose sockets; nil: SetDefault's
+
+	KeepAlive       time.Duration       // of TCP, see net.ListenConfig.KeepAlive; below 0 there is none
+	KeepAliveConfig net.KeepAliveConfig // where its Enable is set, in place of KeepAlive
+	ReusePort       bool                // SO_REUSEPORT: all that have it share the port, each connection or flow going to one of them
+	Resolver        *net.Resolver       // nil: net.DefaultResolver
+}
+
+// Listen listens as net.ListenConfig.Listen does. The context bounds the looking up of names. The listener is a *TCPListener.
+func (c *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	at, err := c.resolve(ctx, network, "tcp", address)
+	if err != nil {
+		return nil, opError("listen", network, nil, nil, err)
+	}
+	l, err := c.listen(network, at)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// ListenPacket listens as net.ListenConfig.ListenPacket does. The conn is a *UDPConn.
+func (c *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	at, err := c.resolve(ctx, network, "udp", address)
+	if err != nil {
+		return nil, opError("listen", network, nil, nil, err)
+	}
+	u, err := c.listenPacket(network, at)
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// resolve reads where to listen: the first of several addresses, as the net package does.
+func (c *ListenConfig) resolve(ctx context.Context, network, protocol, address string) (netip.AddrPort, error) {
+	if err := wantNetwork(network, protocol); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if address == "" {
+		return netip.AddrPortFrom(INADDR_ANY, 0), nil
+	}
+	at, err := resolve(ctx, c.Resolver, network, address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return at[0], nil
+}
+
+// anyPortTries is how often another port is tried where port 0 was asked for, and one that was free on the first address is not
+// on all.
+const anyPortTries = 20
+
+// onEvery calls open with one port for every address of at, until that works out. open has nothing left when it fails.
+func (n *Net) onEvery(at netip.AddrPort, open func([]local, uint16) error) error {
+	at, err := toIPv4(at)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		err := open(n.locals(at.Addr()), at.Port())
+		if at.Port() != 0 || try == anyPortTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+	}
+}
+
+// keepAliveOf is what the net package makes of a Dialer's or ListenConfig's two fields.
+func keepAliveOf(idle time.Duration, c net.KeepAliveConfig) net.KeepAliveConfig {
+	if !c.Enable && idle >= 0 {
+		return net.KeepAliveConfig{Enable: true, Idle: idle}
+	}
+	return c
+}
+
+// prepareStream gives a stream what the net package gives its own.
+func prepareStream(st *stack.Stream, keep net.KeepAliveConfig) error {
+	return errors.Join(st.SetNoDelay(true), setKeepAlive(st, keep))
+}
+
+// setKeepAlive is net.TCPConn.SetKeepAliveConfig: numbers that are 0 become the net package's, those below 0 are left as they are.
+func setKeepAlive(st *stack.Stream, c net.KeepAliveConfig) error {
+	const count = 9
+	pick := func(want, std, was time.Duration) time.Duration {
+		switch {
+		case want < 0:
+			return was
+		case want == 0:
+			return std
+		}
+		return (want + time.Second - 1).Truncate(time.Second)
+	}
+	_, idle, interval, probes := st.KeepAlive()
+	if c.Count >= 0 {
+		if probes = c.Count; probes == 0 {
+			probes = count
+		}
+	}
+	if err := st.SetKeepAlive(c.Enable); err != nil || !c.Enable {
+		return err
+	}
+	return st.SetKeepAliveTimes(pick(c.Idle, goKeepAlive, idle), pick(c.Interval, goKeepAlive, interval), probes)
+}
+
+// goKeepAlive is what net.KeepAliveConfig's times are where they are 0.
+const goKeepAlive = 15 * time.Second
+
+// goBacklog is how many connections wait for Accept: Linux's net.core.somaxconn, which net.Listen takes.
+const goBacklog = 4096
+
+// TCPListener is net.TCPListener on a stack.
+type TCPListener struct {
+	n       *Net
+	config  ListenConfig
+	network string
+	addr    netip.AddrPort // where it was asked to listen, with the real port
+	every   bool           // on every address
+	waiter  *stack.Waiter  // watches all streams
+
+	deadline deadline
+	accepts  sync.Mutex // one Accept at a time
+	turn     int        // whose turn it is
+
+	streams    atomic.Pointer[[]listeningStream]
+	generation atomic.Uint32 // of the addresses that have one
+	mu         sync.Mutex    // listens on more addresses, Close
+	closed     bool
+	raw        sync.Mutex // SyscallConn
+}
+
+// listeningStream is a TCPListener on one address.
+type listeningStream struct {
+	*stack.Stream
+	local
+}
+
+func (c *ListenConfig) listen(network string, at netip.AddrPort) (*TCPListener, error) {
+	n, err := c.Net.orDefault()
+	if err != nil {
+		return nil, opError("listen", network, nil, addrOf("tcp", at), err)
+	}
+	l := &TCPListener{n: n, config: *c, network: network, every: at.Addr().Unmap().IsUnspecified(), waiter: stack.NewWaiter()}
+	l.deadline.init()
+	l.generation.Store(n.stack.Generation())
+	err = n.onEvery(at, func(addrs []local, port uint16) error {
+		var streams []listeningStream
+		for _, a := range addrs {
+			st, err := l.open(a, port)
+			if err != nil {
+				closeAll(streams)
+				return err
+			}
+			streams = append(streams, st)
+			port = st.LocalAddr().Port() // where it was 0: the one that the first got
+		}
+		l.addr = netip.AddrPortFrom(at.Addr().Unmap(), port)
+		l.streams.Store(&streams)
+		return nil
+	})
+	if err != nil {
+		return nil, opError("listen", network, nil, addrOf("tcp", at), err)
+	}
+	for _, st := range *l.streams.Load() {
+		st.Watch(l.waiter, stack.Readable)
+	}
+	if l.every {
+		n.stack.WatchAddresses(l.waiter)
+	}
+	return l, nil
+}
+
+func closeAll(streams []listeningStream) {
+	for _, st := range streams {
+		_ = st.Close() // its only error is that it is closed already
+	}
+}
+
+// open listens on one address.
+func (l *TCPListener) open(a local, port uint16) (listeningStream, error) {
+	st := l.n.stack.NewStream()
+	err := errors.Join(prepareStream(st, keepAliveOf(l.config.KeepAlive, l.config.KeepAliveConfig)), st.SetReuseAddr(true),
+		st.SetReusePort(l.config.ReusePort))
+	if err != nil {
+		err = callError("setsockopt", err)
+	} else if err = st.Bind(netip.AddrPortFrom(a.addr, port)); err != nil {
+		err = callError("bind", err)
+	} else if err = st.Listen(stack.ListenConfig{Backlog: goBacklog}); err != nil {
+		err = callError("listen", err)
+	}
+	if err != nil {
+		_ = st.Close()
+		return listeningStream{}, err
+	}
+	return listeningStream{st, a}, nil
+}
+
+// follow listens on the addresses that have come since. One whose port is taken is left out until addresses change again.
+func (l *TCPListener) follow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.generation.Store(l.n.stack.Generation())
+	streams := *l.streams.Load()
+	had := len(streams)
+	for _, a := range l.n.addresses() {
+		known := false
+		for _, st := range streams {
+			known = known || st.addr == a.addr
+		}
+		if known {
+			continue
+		}
+		if st, err := l.open(a, l.addr.Port()); err == nil {
+			st.Watch(l.waiter, stack.Readable)
+			streams = append(streams[:len(streams):len(streams)], st)
+		}
+	}
+	if len(streams) > had {
+		l.streams.Store(&streams)
+	}
+}
+
+// Accept waits for a connection, a *TCPConn.
+func (l *TCPListener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// AcceptTCP is Accept with a type that says more.
+func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
+	l.accepts.Lock()
+	defer l.accepts.Unlock()
+	for {
+		if l.deadline.isPassed() {
+			return nil, l.wrap("accept", os.ErrDeadlineExceeded)
+		}
+		if l.every && l.generation.Load() != l.n.stack.Generation() {
+			l.follow()
+		}
+		st, err := l.next()
+		if err == nil {
+			return newTCPConn(l.n, l.network, st), nil
+		}
+		if err != syscall.EAGAIN {
+			l.waiter.Tell() // for the next who calls
+			return nil, l.wrap("accept", callError("accept", err))
+		}
+		select {
+		case <-l.waiter.C:
+		case <-l.deadline.passed():
+		}
+	}
+}
+
+// next takes a connection from the streams in turn. One whose card is gone has its say when all the others are, too.
+func (l *TCPListener) next() (*stack.Stream, error) {
+	streams := *l.streams.Load()
+	quiet := false
+	var failed error
+	for range streams {
+		l.turn = (l.turn + 1) % len(streams)
+		st, err := streams[l.turn].Accept()
+		switch err {
+		case nil:
+			return st, nil
+		case syscall.EAGAIN:
+			quiet = true
+		default:
+			failed = err
+		}
+	}
+	if quiet {
+		return nil, syscall.EAGAIN
+	}
+	return nil, failed
+}
+
+func (l *TCPListener) wrap(op string, err error) error {
+	return opError(op, l.network, nil, l.Addr(), err)
+}
+
+// Close ends listening: who waits in Accept is told net.ErrClosed, and connections that nobody accepted are reset.
+func (l *TCPListener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.wrap("close", net.ErrClosed)
+	}
+	l.closed = true
+	l.n.stack.UnwatchAddresses(l.waiter)
+	closeAll(*l.streams.Load())
+	return nil
+}
+
+// Addr is a *net.TCPAddr. Its address is 0.0.0.0 where Listen was given none.
+func (l *TCPListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
+
+// SetDeadline bounds how long Accept waits, one that waits already included; the zero time: for ever.
+func (l *TCPListener) SetDeadline(t time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.wrap("set", net.ErrClosed)
+	}
+	l.deadline.set(t)
+	return nil
+}
+
+// Streams are the sockets below, one for each address.
+func (l *TCPListener) Streams() []*stack.Stream {
+	var sts []*stack.Stream
+	for _, st := range *l.streams.Load() {
+		sts = append(sts, st.Stream)
+	}
+	return sts
+}
+
+// SyscallConn gives access to the kernel's socket that holds the port, see UDPConn.SyscallConn.
+func (l *TCPListener) SyscallConn() (syscall.RawConn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, l.wrap("raw-conn", net.ErrClosed)
+	}
+	var sockets []*socket
+	for _, st := range *l.streams.Load() {
+		sockets = append(sockets, l.n.optionsOf(nil, st.Stream))
+	}
+	return newRawConn(l.n, sockets, true, &l.raw, l.wrap), nil
+}
