@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -109,4 +110,35 @@ func TestKitdConnect(t *testing.T) {
 	kitd := runKitd(t, lab, "--address", ownedAddr.String())
 	control := kitd.Args[len(kitd.Args)-3]
 	require.Contains(t, run(append([]string{"--control", control}, to...)...), "hello from "+ownedAddr.Addr().String()+":")
+}
+
+// The stock iperf3 client accepts kitd's server in every way that it can run a test.
+func TestStockIperf3(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	runKitd(t, lab, "--address", ownedAddr.String(), "--serve", "iperf3=:5201")
+	for _, args := range []string{"", "-R", "-P 8", "-P 8 -R", "--bidir", "-u -b 0", "-u -b 0 -R", "-u -b 50M", "-u -b 20M -P 4 --bidir"} {
+		t.Run(args, func(t *testing.T) {
+			out, err := lab.Left.Run(t.Context(), "iperf3", append([]string{"-c", ownedAddr.Addr().String(), "-J", "-t", "1"}, strings.Fields(args)...)...)
+			require.NoError(t, err, "%s", out)
+			var report struct {
+				Error string `json:"error"`
+				End   struct {
+					Sum, SumSent, SumReceived struct {
+						Bytes float64 `json:"bytes"`
+						Bits  float64 `json:"bits_per_second"`
+					}
+				} `json:"end"`
+			}
+			text := strings.NewReplacer(`"sum_sent"`, `"SumSent"`, `"sum_received"`, `"SumReceived"`).Replace(string(out))
+			require.NoError(t, json.Unmarshal([]byte(text), &report), "%s", out)
+			require.Empty(t, report.Error)
+			if strings.Contains(args, "-u") {
+				require.NotZero(t, report.End.Sum.Bytes)
+				return
+			}
+			require.NotZero(t, report.End.SumReceived.Bytes)
+			require.GreaterOrEqual(t, report.End.SumSent.Bytes, report.End.SumReceived.Bytes)
+			t.Logf("%.0f Mbit/s", report.End.SumReceived.Bits/1e6)
+		})
+	}
 }

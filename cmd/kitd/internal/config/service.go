@@ -28,7 +28,7 @@ func (s Service) String() string {
 // Protocols are those that a service takes its port of.
 func (s Service) Protocols() (tcp, udp bool) {
 	udp = strings.HasPrefix(s.Name, "udp-")
-	return !udp, udp
+	return !udp, udp || s.Name == "iperf3" // for the time of a UDP test
 }
 
 // overlaps reports whether two services want the same port of one address and protocol.
@@ -40,7 +40,7 @@ func (s Service) overlaps(o Service) bool {
 
 // ServiceNames lists the services that there are.
 func ServiceNames() []string {
-	return []string{"udp-echo", "udp-discard", "udp-chargen", "tcp-echo", "tcp-discard", "tcp-chargen", "http"}
+	return []string{"udp-echo", "udp-discard", "udp-chargen", "tcp-echo", "tcp-discard", "tcp-chargen", "http", "iperf3"}
 }
 
 // setService reads NAME=ADDR.

@@ -12,6 +12,7 @@ import (
 
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/cmd/kitd/internal/control"
+	"kitnet.dev/kit/cmd/kitd/internal/iperf3"
 	"kitnet.dev/kit/stack"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -23,6 +24,7 @@ type services struct {
 	card  *stack.Interface
 	log   *slog.Logger
 	guard guard
+	iperf *iperf3.Server
 
 	mu    sync.Mutex
 	asked []config.Service
@@ -40,6 +42,7 @@ type place struct {
 func newServices(s *stack.Stack, card *stack.Interface, log *slog.Logger) *services {
 	v := &services{stack: s, card: card, log: log, open: map[place]io.Closer{}, failed: map[place]error{}}
 	v.guard.set(nil)
+	v.iperf = newIperf(s, log)
 	return v
 }
 
@@ -115,6 +118,14 @@ func (v *services) places(s config.Service) []netip.AddrPort {
 }
 
 func (v *services) openAt(p place) error {
+	if p.name == "iperf3" {
+		server, err := openIperf(v.iperf, v.stack, p.at, v.log)
+		if err != nil {
+			return v.explain(p, err)
+		}
+		v.open[p] = server
+		return nil
+	}
 	if streamServers[p.name] != nil {
 		stream, err := openStream(v.stack, p.name, p.at, v.log)
 		if err != nil {

@@ -67,6 +67,12 @@ func (s *Server) Serve(ctx context.Context, addr netip.AddrPort) error {
 	if err != nil {
 		return fmt.Errorf("iperf3: listen on %s: %w", addr, err)
 	}
+	return s.ServeOn(ctx, l)
+}
+
+// ServeOn is Serve on a listener of the Network, which it closes.
+func (s *Server) ServeOn(ctx context.Context, l net.Listener) error {
+	addr := l.Addr()
 	ctx, cancel := context.WithCancel(ctx)
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var conns sync.WaitGroup
