@@ -51,7 +51,7 @@ func DefaultOptions(smoke bool, self ...string) Options {
 	}
 	if smoke {
 		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
-		o.Subjects = []string{kitHandler, "kit RecvFrom", rawXDP, recvmmsg, goNet, kitTCP, kernelTCP, goNetTCP}
+		o.Subjects = []string{kitHandler, "kit RecvFrom", rawXDP, recvmmsg, goNet, kitTCP, goNetTCP}
 	}
 	return o
 }
