@@ -41,7 +41,7 @@ func (e *Env) connectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.netcat(ctx.Done(), stream.(*kit.TCPConn))
+			return e.netcat(ctx.Done(), stream)
 		}
 		cfg := kit.Config{Interface: iface}
 		for _, a := range addresses {
