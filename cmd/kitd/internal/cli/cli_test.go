@@ -356,7 +356,7 @@ func TestUsage(t *testing.T) {
 		"run":                               `no network card is named: use -i IFACE, or interface in the file given by --config`,
 		"run eth0":                          `kitd run takes no argument, and "eth0" is one`,
 		"run -i eth0 --wait fast":           `--wait "fast" is none of adaptive, busy, interrupt`,
-		"run -i eth0 --serve gopher=:70":    `--serve "gopher=:70" is no service of kitd; did you mean udp-echo? There are `,
+		"run -i eth0 --serve gopher=:70":    `--serve "gopher=:70" is no service of kitd; did you mean iperf3? There are `,
 		"run -i eth0 --gateway 10.0.0.1":    `gateway 10.0.0.1 needs an --address`,
 		"run -i eth0 --config /nonexistent": `configuration file /nonexistent can't be read: no such file or directory`,
 		"check --serve udp-echo":            `--serve "udp-echo" is not NAME=ADDR, such as udp-echo=:7`,
