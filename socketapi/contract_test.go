@@ -41,19 +41,25 @@ func TestContract(t *testing.T) {
 }
 
 // blocked waits until n goroutines sleep in a call of the Kit, such as "Recv".
-func blocked(t *testing.T, call string, n int) {
+func blocked(t testing.TB, call string, n int) {
+	t.Helper()
+	sleeping(t, "socketapi.(*Kit)."+call, n)
+}
+
+// sleeping waits until n goroutines sleep in a function, called by it or in one that it calls.
+func sleeping(t testing.TB, function string, n int) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	require.Eventually(t, func() bool {
 		found := 0
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 			head, rest, _ := strings.Cut(g, "\n")
-			if strings.Contains(head, "[select") && strings.Contains(rest, "socketapi.(*Kit)."+call+"(") {
+			if strings.Contains(head, "[select") && strings.Contains(rest, function+"(") {
 				found++
 			}
 		}
 		return found == n
-	}, patience, time.Millisecond, "%d goroutines must block in %s", n, call)
+	}, patience, time.Millisecond, "%d goroutines must block in %s", n, function)
 }
 
 // eventually waits for a condition that something else brings about.

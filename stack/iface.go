@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -116,11 +117,16 @@ func (i *Interface) SetAddresses(ps []netip.Prefix) error {
 	if i.mode != Owned || i.loopback {
 		return nil
 	}
-	for _, p := range without(old, next) {
-		i.routes.remove(route{prefix: p.Masked(), source: p.Addr})
+	gone, come := without(old, next), without(next, old)
+	for _, p := range gone {
+		i.routes.remove(route{prefix: p.Masked()})
 	}
-	for _, p := range without(next, old) {
-		i.routes.add(route{prefix: p.Masked(), source: p.Addr})
+	for _, p := range next {
+		if changes(p, gone) || changes(p, come) {
+			i.routes.add(route{prefix: p.Masked(), source: firstIn(next, p)})
+		}
+	}
+	for _, p := range come {
 		if i.resolver == nil {
 			e := i.engines[0].via
 			e.do(func() { e.announce(p.Addr) })
@@ -128,6 +134,17 @@ func (i *Interface) SetAddresses(ps []netip.Prefix) error {
 	}
 	i.routesChanged()
 	return nil
+}
+
+// changes reports whether one of ps is on the same network as p.
+func changes(p wire.Prefix, ps []wire.Prefix) bool {
+	return slices.ContainsFunc(ps, func(o wire.Prefix) bool { return o.Masked() == p.Masked() })
+}
+
+// firstIn is the first of ps that is on the same network as p: the source of what goes there, as the kernel's primary address is.
+func firstIn(ps []wire.Prefix, p wire.Prefix) wire.Addr {
+	n := slices.IndexFunc(ps, func(o wire.Prefix) bool { return o.Masked() == p.Masked() })
+	return ps[n].Addr
 }
 
 func without(ps, others []wire.Prefix) (out []wire.Prefix) {

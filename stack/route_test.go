@@ -183,6 +183,26 @@ func TestConnectedRoutes(t *testing.T) {
 	require.Equal(t, []netip.Prefix{prefix("10.5.0.1/16")}, h.iface.Addresses())
 }
 
+// Of two addresses on one network the first is where packets come from, and the route stays until the last has gone.
+func TestConnectedRoutePrefersTheFirst(t *testing.T) {
+	h := newHost(t)
+	network := func(addrs ...string) (source string) {
+		var ps []netip.Prefix
+		for _, a := range addrs {
+			ps = append(ps, prefix(a))
+		}
+		require.NoError(t, h.iface.SetAddresses(ps))
+		r := h.iface.Routes()[0]
+		require.Equal(t, prefix("10.0.0.0/24"), r.Dst)
+		return r.Source.String()
+	}
+	require.Equal(t, "10.0.0.1", network("10.0.0.1/24", "10.0.0.7/24"))
+	require.Equal(t, "10.0.0.7", network("10.0.0.7/24", "10.0.0.8/24"), "the first has gone")
+	require.Equal(t, "10.0.0.7", network("10.0.0.7/24"))
+	require.NoError(t, h.iface.SetAddresses(nil))
+	require.Len(t, h.iface.Routes(), 1, "the default route")
+}
+
 // In shared mode the routes are the kernel's: an address brings none.
 func TestSharedAddressesBringNoRoutes(t *testing.T) {
 	var kernel asked

@@ -1,0 +1,62 @@
+package socketapi_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// resolverOf is a resolver that knows names without asking the network.
+func resolverOf(t testing.TB, names map[string][]netip.Addr) *net.Resolver {
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if answer, ok := answerOf(buf[:n], names); ok {
+				_, _ = pc.WriteTo(answer, from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		require.NoError(t, pc.Close())
+		<-done
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp4", pc.LocalAddr().String())
+	}}
+}
+
+// answerOf answers a question for addresses (RFC 1035 §4.1).
+func answerOf(question []byte, names map[string][]netip.Addr) ([]byte, bool) {
+	var m dnsmessage.Message
+	if m.Unpack(question) != nil || len(m.Questions) != 1 {
+		return nil, false
+	}
+	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+	q := m.Questions[0]
+	addrs, known := names[q.Name.String()]
+	if !known {
+		m.RCode = dnsmessage.RCodeNameError
+	}
+	for _, a := range addrs {
+		if q.Type == dnsmessage.TypeA {
+			m.Answers = append(m.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+				Body:   &dnsmessage.AResource{A: a.As4()},
+			})
+		}
+	}
+	b, err := m.Pack()
+	return b, err == nil
+}
