@@ -190,7 +190,7 @@ func TestStreamLivesAllocateLittle(t *testing.T) {
 			}
 			n := testing.AllocsPerRun(300, run)
 			t.Logf("%.1f allocations", n)
-			require.LessOrEqual(t, n, 10.0)
+			require.LessOrEqual(t, n, 4.0)
 		})
 	}
 }

@@ -148,7 +148,12 @@ func newStreamSim(seed uint64, trace func(string, ...any)) (*streamSim, error) {
 		st := New(Config{Seed: seed*2 + uint64(i) + 1, TCP: &cfg})
 		var links []Link
 		for q := range queues {
-			links = append(links, &straying{End: s.wires[q].End(i), sim: s, side: i, queue: q})
+			links = append(links, &straying{End: s.wires[q].End(i), wires: s.wires, side: i, pick: func() int {
+				if s.odds(0.7) {
+					return q
+				}
+				return s.rng.IntN(queues)
+			}})
 		}
 		ip, other, mac := hostIP, peerIP, peerMAC
 		if i == 1 {
@@ -226,9 +231,10 @@ func (s *streamSim) drawConfig() tcp.Config {
 // straying is a link whose frames leave by any of its card's queues: at the other end a flow comes on another queue each time.
 type straying struct {
 	*linktest.End
-	sim         *streamSim
-	side, queue int
-	lent        []byte
+	wires []*linktest.Wire // by queue
+	side  int
+	pick  func() int // the queue for the next frame
+	lent  []byte
 }
 
 func (l *straying) Poll(budget int, input func([]byte)) int {
@@ -241,11 +247,9 @@ func (l *straying) Poll(budget int, input func([]byte)) int {
 
 func (l *straying) Send(f []byte) bool {
 	if len(l.lent) == 0 || &f[0] != &l.lent[0] {
-		if q := l.sim.rng.IntN(len(l.sim.wires)); q != l.queue && l.sim.odds(0.3) {
-			if l.sim.wires[q].End(l.side).Inject(f) {
-				l.End.Free(f[:cap(f)])
-				return true
-			}
+		if to := l.wires[l.pick()].End(l.side); to != l.End && to.Inject(f) {
+			l.End.Free(f[:cap(f)])
+			return true
 		}
 	}
 	return l.End.Send(f)
