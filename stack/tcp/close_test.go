@@ -276,3 +276,56 @@ func TestTimeWaitReuseAfterFastConnection(t *testing.T) {
 	require.True(t, next.c.snd.iss.After(p.c.snd.nxt))
 	require.Equal(t, next.c.snd.iss, next.c.snd.una)
 }
+
+// An RST may be due after CLOSED: the caller's Emit sends it however late there is
+// room, once, and there is nothing else to do for the connection.
+func TestGoneLeavesARST(t *testing.T) {
+	for name, end := range map[string]func(p *script){
+		"ABORT (RFC 9293 3.10.5)": func(p *script) { p.c.Abort(p.now) },
+		"unread bytes (RFC 2525 2.17)": func(p *script) {
+			p.c.Arrives(p.now, p.segment(ACK, []field{text(5)}))
+			p.c.Close(p.now)
+		},
+		"text after Close (RFC 9293 3.6.1)": func(p *script) {
+			p.c.Close(p.now)
+			p.emit()
+			p.wants(FIN | ACK)
+			p.c.Arrives(p.now, p.segment(ACK, []field{text(5)}))
+		},
+		"keep-alive (RFC 9293 3.8.4)": func(p *script) {
+			p.c.SetKeepAlive(p.now, true, time.Minute, time.Second, 1)
+			p.wait(time.Minute)
+			p.wants(ACK)
+			p.now = p.c.Deadline()
+			p.c.Timeout(p.now)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := established(t)
+			p.c.Events()
+			end(p)
+			require.Equal(t, Closed, p.c.State())
+			require.NotZero(t, p.c.Events()&Gone)
+			require.Zero(t, p.c.Deadline())
+			p.full = true
+			for range 3 {
+				require.True(t, p.c.Emit(p.now, p), "no room, so there is more")
+				p.now = p.now.Add(time.Hour)
+				p.c.Timeout(p.now)
+				p.c.Arrives(p.now, p.segment(ACK, []field{text(5)}))
+			}
+			p.full = false
+			require.False(t, p.c.Emit(p.now, p))
+			require.Len(t, p.out, 1)
+			require.NotZero(t, p.out[0].Flags&RST)
+			p.out = nil
+			p.wantIdle("the RST left once")
+			require.Zero(t, p.c.Events())
+		})
+	}
+	p := established(t)
+	p.c.Events()
+	p.arrives(RST)
+	require.NotZero(t, p.c.Events()&Gone)
+	p.wantIdle("an RST is not answered")
+}

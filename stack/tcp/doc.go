@@ -21,6 +21,19 @@
 // segments. The caller's step is: Arrives for each segment, the user's calls,
 // Timeout if Deadline has passed, Emit once, then Deadline and Events.
 //
+// Emit comes before Events also in the step that ends the connection: Abort, a
+// Close that leaves bytes unread, text for a user who has gone, and keep-alive
+// that gave up all leave an RST to be sent from CLOSED. Where Emit reports that it
+// had no room for it, the Conn is kept until it had.
+//
+// # The short way
+//
+// Header prediction (predict.go) takes nearly all segments that arrive: the next text
+// in order, and ACKs of what is in flight while nothing is thought to be lost. It is the
+// way through RFC 9293 section 3.10.7.4 with the steps left out that do nothing for
+// such segments, and never has another result. Emit in turn makes the header of new
+// segments once for all of them, so their ACK, window and timestamp are the same.
+//
 // # Layout
 //
 // Files follow RFC 9293 section 3.10 (open, send, receive, close, abort,
@@ -35,6 +48,8 @@
 // caller gives, one a direction; the user's goroutine works on their other
 // ends. A segment's payload is copied during Arrives, and a Segment handed to
 // Output is valid during the call only.
+//
+// A connection in TIME-WAIT can be kept as a TimeWaitConn, a seventh as large.
 //
 // A connection in which nothing is in flight and nothing is missing holds no
 // memory but its Conn; the scoreboard of what is in flight (see flight) and the

@@ -20,17 +20,15 @@ func (c *Conn) predicted(now clock.Time, s *Segment) bool {
 		return false
 	}
 	text := len(s.Payload) > 0
-	if text && (len(s.Payload) > int(c.rcvWnd()) || c.holes != nil || c.rcv.finSeen ||
-		c.rcv.shut && c.state != Established || len(s.Wrapped) != 0) {
+	if text && (len(s.Payload) > int(c.rcvWnd()) || c.rcv.finSeen || c.rcv.shut && c.state != Established || len(s.Wrapped) != 0) {
 		return false
 	}
 	var covered uint32 // segments
-	f := c.flight
 	if s.Ack != c.snd.una {
 		if covered = c.covered(s.Ack); covered == 0 {
 			return false
 		}
-	} else if !text || f != nil && c.timer.rexmtAt == clock.Never {
+	} else if !text {
 		return false
 	}
 
@@ -41,7 +39,7 @@ func (c *Conn) predicted(now clock.Time, s *Segment) bool {
 	c.probeAnswered()
 	if covered > 0 {
 		c.forgetCovered(now, s.Ack, covered)
-	} else if f == nil && c.timer.kind != timerPersist && c.timer.kind != timerOverride {
+	} else if c.flight == nil && c.timer.kind != timerPersist && c.timer.kind != timerOverride {
 		c.stopRexmt()
 	}
 	if text {
@@ -55,7 +53,7 @@ func (c *Conn) predicted(now clock.Time, s *Segment) bool {
 // it covers the FIN.
 func (c *Conn) covered(ack Seq) (n uint32) {
 	f := c.flight
-	if f == nil || f.sacked|f.lost|f.rexmt|f.reno != 0 || f.fack.After(c.snd.una) ||
+	if f == nil || f.sacked|f.lost|f.rexmt != 0 || f.fack.After(c.snd.una) ||
 		!ack.After(c.snd.una) || ack.After(c.snd.nxt) || c.snd.finSent && ack.After(c.snd.fin) {
 		return 0
 	}
@@ -114,8 +112,7 @@ func (c *Conn) forgetCovered(now clock.Time, ack Seq, n uint32) {
 	c.tuneSend()
 }
 
-// receiveNext is receive for text that begins at RCV.NXT and lies in the window,
-// while nothing is missing.
+// receiveNext is receive for text that begins at RCV.NXT and lies in the window.
 func (c *Conn) receiveNext(now clock.Time, s *Segment) {
 	if n := len(s.Payload); n > int(c.rcv.mss) {
 		c.rcv.mss = max(c.rcv.mss, uint16(min(n, int(c.announcedMSS()))))

@@ -11,6 +11,7 @@ import (
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed of the simulator alone, with a trace")
 	simSeeds = flag.Int("sim.seeds", 3000, "how many seeds the simulator runs")
+	simFirst = flag.Uint64("sim.first", 1, "the first of them")
 )
 
 // drawConfig draws numbers that a user might choose.
@@ -148,10 +149,10 @@ func TestSimulator(t *testing.T) {
 		return
 	}
 	begin := time.Now()
-	for seed := uint64(1); seed <= uint64(*simSeeds); seed++ {
+	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
 		if err := runSeed(seed, nil); err != nil {
 			t.Errorf("seed %d: %v\n\tgo test ./stack/tcp -run TestSimulator -sim.seed=%d -v", seed, err, seed)
-			if t.Failed() && seed > 200 {
+			if t.Failed() && seed > *simFirst+200 {
 				break
 			}
 		}

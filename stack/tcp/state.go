@@ -105,8 +105,9 @@ const (
 	Failed
 	// SoftError: Info's SoftError has something new to say about the path.
 	SoftError
-	// Gone: the state is CLOSED. Once Emit has nothing more, the caller may
-	// forget the Conn.
+	// Gone: the state is CLOSED. An RST may still be due, so the caller calls Emit
+	// until it has nothing more, and forgets the Conn then. No timer runs and no
+	// segment changes anything meanwhile; what arrives is for Layer.Refuse.
 	Gone
 )
 
