@@ -122,7 +122,7 @@ func heap() uint64 {
 // design.md: memory for an idle connection is small, and an engine that has many of them is no slower.
 func TestIdleConnectionsAreCheap(t *testing.T) {
 	count := 200_000
-	if testing.Short() {
+	if testing.Short() || raced {
 		count = 20_000
 	}
 	c := newCrowd(t)
