@@ -113,7 +113,7 @@ func (c *crowd) rest() {
 // design.md: memory for an idle connection is small, and an engine that has many of them is no slower.
 func TestIdleConnectionsAreCheap(t *testing.T) {
 	count := 200_000
-	if testing.Short() {
+	if testing.Short() || raced {
 		count = 20_000
 	}
 	c := newCrowd(t)

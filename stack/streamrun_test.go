@@ -55,13 +55,9 @@ func connectTo(st *Stream, to netip.AddrPort) error {
 		return err
 	}
 	return await(st, Writable, func() error {
-		switch err := st.TakeError(); {
-		case err != nil:
+		ev := st.Events()
+		if err := st.TakeError(); err != nil || ev != 0 {
 			return err
-		case st.Connected():
-			return nil
-		case st.Events() != 0:
-			return errors.New("neither connected nor failed")
 		}
 		return syscall.EAGAIN
 	})
