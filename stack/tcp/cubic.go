@@ -74,7 +74,7 @@ func (s *cubicState) begin(now clock.Time, cwnd float64) {
 // and what follows it).
 func (s *cubicState) target(cwnd float64, t time.Duration) float64 {
 	// Written so that no compiler fuses the steps: golden tables compare.
-	d := t.Seconds() - s.k
+	d := float64(t)/1e9 - s.k
 	cube := float64(d*d) * d
 	w := float64(cubicC*cube) + s.wMax
 	return min(max(w, cwnd), 1.5*cwnd)
