@@ -297,6 +297,9 @@ func (st *Stream) Read(p []byte) (int, error) {
 		st.tookBytes(n)
 		return n, nil
 	}
+	if f&isEnded != 0 {
+		return 0, nil // whatever came behind the end, as in Linux (tcp_recvmsg, net/ipv4/tcp.c)
+	}
 	if err := st.TakeError(); err != nil {
 		return 0, err
 	}

@@ -55,11 +55,20 @@ func connectTo(st *Stream, to netip.AddrPort) error {
 		return err
 	}
 	return await(st, Writable, func() error {
-		ev := st.Events()
-		if err := st.TakeError(); err != nil || ev != 0 {
+		ev, connects := st.Events(), st.RemoteAddr().IsValid()
+		if ev&Closed != 0 {
+			return syscall.EBADF
+		}
+		if err := st.TakeError(); err != nil {
 			return err
 		}
-		return syscall.EAGAIN
+		switch {
+		case !connects:
+			return syscall.ECONNABORTED
+		case ev == 0 || ev&Errored != 0:
+			return syscall.EAGAIN
+		}
+		return nil
 	})
 }
 
