@@ -306,10 +306,13 @@ func TestAcceptedWithMore(t *testing.T) {
 func timeWait(h *host, changes ...func(*Stream)) (k *talk, s, l *stream) {
 	h.t.Helper()
 	k, s, l = h.accepted(changes...)
+	k.sends("P. 1:11 ack 1")
+	k.gets(". 1:1 ack 11")
+	s.reads(10)
 	require.NoError(h.t, s.Close())
-	k.gets("F. 1:1 ack 1")
-	k.sends("F. 1:1 ack 2")
-	k.gets(". 2:2 ack 2")
+	k.gets("F. 1:1 ack 11")
+	k.sends("F. 11:11 ack 2")
+	k.gets(". 2:2 ack 12")
 	s.wantState(tcp.TimeWait)
 	return k, s, l
 }
@@ -318,8 +321,9 @@ func timeWait(h *host, changes ...func(*Stream)) (k *talk, s, l *stream) {
 func TestTimeWaitIsReused(t *testing.T) {
 	h := newHost(t)
 	k, old, l := timeWait(h)
+	require.NotZero(t, old.rx.Memory())
 	k.sends("S 0:0 mss 1460")
-	k.gets(". 2:2 ack 2")
+	k.gets(". 2:2 ack 12")
 	old.wantState(tcp.TimeWait)
 	last := k.hostISS + 2
 	again := h.talk(80, 4000)
@@ -330,6 +334,7 @@ func TestTimeWaitIsReused(t *testing.T) {
 	require.NotSame(t, old.Stream, s.Stream)
 	_, ok := old.Info()
 	require.False(t, ok, "the old one is no more")
+	wantNoMemory(t, old.Stream)
 	s.writes(10)
 	again.gets("P. 1:11 ack 1")
 	require.Len(t, h.Sockets(), 2)

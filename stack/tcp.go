@@ -238,6 +238,7 @@ func (e *Engine) leave(st *Stream) {
 	if st.has(isConnected) {
 		st.flags.Or(isBroken)
 	}
+	st.freeRings()
 	e.stack.detached(st)
 }
 
@@ -451,7 +452,6 @@ func (e *Engine) gone(st *Stream) {
 	}
 	e.leave(st)
 	st.flags.And(^isConnecting)
-	st.freeRings()
 }
 
 // errnoOfTCP is what recv(2) says of a connection's end; 0 for one that ended in order or by ourselves.
