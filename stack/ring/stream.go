@@ -202,6 +202,9 @@ func (s *Stream) Read(p []byte) int {
 // Peek returned before may be another stream's by then. Always the same end
 // calls it: the writer, or the reader if the writer uses Write and never Put.
 func (s *Stream) Shrink() bool {
+	if s.memory.Load() == nil {
+		return true // nothing is in it, and there is nothing to give back
+	}
 	// Either Write sees shrink and waits, or this sees inside and gives up.
 	s.shrink.Store(1)
 	defer s.shrink.Store(0)

@@ -310,3 +310,45 @@ func BenchmarkSegment(b *testing.B) {
 		}
 	})
 }
+
+// A window of 4000 segments of which the first is lost: SACK blocks grow by two
+// segments an ACK until a window's worth has come, and the repair ends it.
+func BenchmarkRecovery(b *testing.B) {
+	const window = 4000
+	p := newPair(b)
+	p.connect(b, 1000)
+	c := &p.a
+	c.tx = &countedSend{used: 1 << 40, limit: 1 << 40, bytes: make([]byte, benchMSS)}
+	c.opt.fixedSend = true
+	c.snd.wnd, c.snd.maxWnd = 1<<30, 1<<30
+	var out sink
+	segments := 0
+	in := Segment{Seq: c.rcv.nxt, Flags: ACK, Window: 65535, Options: wire.NoTCPOptions()}
+	in.Options.Timestamp = wire.TCPTimestamp{Has: true, Val: c.ts.recent, Ecr: c.timestamp(p.now)}
+	for b.Loop() {
+		c.cc.cwnd, c.cc.ssthresh = window, window
+		c.Emit(p.now, &out)
+		una := c.snd.una
+		in.Ack = una
+		in.Options.NSACK = 1
+		in.Options.SACK[0].Left = una + benchMSS
+		for k := Seq(3); k < window; k += 2 {
+			p.now = p.now.Add(2 * benchGap)
+			in.Options.Timestamp.Ecr = c.timestamp(p.now)
+			in.Options.SACK[0].Right = una + k*benchMSS
+			c.Arrives(p.now, &in)
+			c.Emit(p.now, &out)
+			segments += 2
+		}
+		in.Options.NSACK = 0
+		for c.flight != nil {
+			p.now = p.now.Add(time.Millisecond)
+			in.Ack = c.snd.nxt
+			c.Arrives(p.now, &in)
+		}
+	}
+	if p.layer.stats.Recoveries == 0 {
+		b.Fatal("nothing was repaired")
+	}
+	reportSegments(b, segments)
+}

@@ -30,9 +30,9 @@ type TimeWaitConn struct {
 }
 
 // Compact makes t the compact form of a connection in TIME-WAIT to which Emit has
-// nothing to add, and reports whether c is one. The caller then forgets c. Its receive
-// stream may still have bytes that the user has not read; no window will follow from
-// reading them.
+// nothing to add, and reports whether c is one. The caller then takes its last Events
+// and forgets c. The receive stream may still have bytes that the user has not read; no
+// window will follow from reading them.
 func (c *Conn) Compact(t *TimeWaitConn) bool {
 	if c.state != TimeWait || c.due.ack || c.due.rst || c.due.probe || c.rcv.acked != c.rcv.nxt {
 		return false

@@ -92,7 +92,7 @@ func (c *Conn) rackDetect(now clock.Time, e *ackEvent) {
 	}
 	wait := f.rack.rtt + c.reorderWindow()
 	var timeout time.Duration
-	for i := f.first; i != f.first+f.n; i++ {
+	for i := f.skipSacked(f.first); i != f.first+f.n; i = f.skipSacked(i + 1) {
 		r := f.rec(i)
 		if !sentAfter(f.rack.at, f.rack.end, r.at, r.end) {
 			if r.mark&everRexmt == 0 {
@@ -100,7 +100,7 @@ func (c *Conn) rackDetect(now clock.Time, e *ackEvent) {
 			}
 			continue
 		}
-		if r.mark&sacked != 0 || r.mark&(lost|rexmt) == lost {
+		if r.mark&(lost|rexmt) == lost {
 			continue
 		}
 		if remaining := r.at.Add(wait).Sub(now); remaining > 0 {

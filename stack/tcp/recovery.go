@@ -253,6 +253,7 @@ func (c *Conn) markAllLost(now clock.Time) {
 		r := f.rec(i)
 		if reneged && r.mark&sacked != 0 {
 			r.mark &^= sacked
+			r.run = 0
 			f.sacked--
 		}
 		if !reneged && i != f.first && c.opt.sack && c.layer.cfg.RACK && f.rack.at != clock.Never &&

@@ -18,7 +18,10 @@ const (
 type sent struct {
 	seq, end Seq
 	at       clock.Time // of the last transmission
-	mark     mark
+	// run is how many records from this one on are known to be sacked, where it is
+	// itself: see skipSacked.
+	run  uint32
+	mark mark
 }
 
 // mark is what is known of a segment in flight.
@@ -181,6 +184,26 @@ func (f *flight) markSacked(r *sent) {
 	if r.end.After(f.fack) {
 		f.fack = r.end
 	}
+}
+
+// skipSacked returns the index of the first record from i on that is not sacked,
+// first+n where there is none. Long runs of sacked records are met by every ACK of a
+// recovery, so each remembers how far it reached the last time.
+func (f *flight) skipSacked(i uint32) uint32 {
+	r := f.rec(i)
+	end := f.first + f.n
+	j := i
+	for j != end {
+		q := f.rec(j)
+		if q.mark&sacked == 0 {
+			break
+		}
+		j += max(1, q.run)
+	}
+	if j != i {
+		r.run = j - i
+	}
+	return j
 }
 
 // toRexmt returns the index of the next segment that is lost and not sent

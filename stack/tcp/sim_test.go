@@ -421,6 +421,11 @@ func (c *Conn) inconsistent() string {
 			}
 			at = r.end
 			n.count(r.mark)
+			for k := range r.run {
+				if i+k >= f.n || f.rec(f.first+i+k).mark&sacked == 0 {
+					return "a run of sacked records has one that is not"
+				}
+			}
 			if r.mark&sacked != 0 && r.mark&(lost|rexmt) != 0 || r.mark&(lost|rexmt) == rexmt && r.mark&everRexmt == 0 {
 				return "marks exclude each other"
 			}
