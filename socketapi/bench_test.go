@@ -85,3 +85,23 @@ func BenchmarkBatch(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkUDPConn sends a message over the loopback and receives it, by Go's conn on one address and on all.
+func BenchmarkUDPConn(b *testing.B) {
+	for _, at := range []string{"127.0.0.1:0", ":0"} {
+		b.Run(at, func(b *testing.B) {
+			w := openStacks(b, true)
+			c, buf := w.near.hearing("udp", at), make([]byte, 64)
+			self := netip.AddrPortFrom(INADDR_LOOPBACK, portOf(c.LocalAddr()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.WriteToUDPAddrPort(buf, self); err != nil {
+					b.Fatal(err)
+				}
+				if _, _, err := c.ReadFromUDPAddrPort(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -85,17 +85,22 @@ type control struct {
 // other levels is not looked at, as in Linux.
 func parseControl(oob []byte) (c control, err error) {
 	for len(oob) > 0 {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
+		if len(oob) < dataAt {
 			return c, syscall.EINVAL
 		}
-		oob = rest
+		length := binary.NativeEndian.Uint64(oob)
+		if length < uint64(dataAt) || length > uint64(len(oob)) {
+			return c, syscall.EINVAL
+		}
+		level, kind := binary.NativeEndian.Uint32(oob[8:]), int(binary.NativeEndian.Uint32(oob[12:]))
+		data := oob[dataAt:length]
+		oob = oob[min(len(oob), unix.CmsgSpace(len(data))):]
 		switch {
-		case h.Level == unix.IPPROTO_IP:
-			err = c.ip(int(h.Type), data)
-		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_SEGMENT && len(data) == 2:
+		case level == unix.IPPROTO_IP:
+			err = c.ip(kind, data)
+		case level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT && len(data) == 2:
 			c.segment = int(binary.NativeEndian.Uint16(data))
-		case h.Level == unix.IPPROTO_UDP:
+		case level == unix.IPPROTO_UDP:
 			err = syscall.EINVAL
 		}
 		if err != nil {

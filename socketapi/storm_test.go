@@ -1,8 +1,11 @@
 package socketapi_test
 
 import (
+	"errors"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -225,4 +228,67 @@ func TestStreamStorm(t *testing.T) {
 		require.NoError(t, s.streams[i].replace(-1))
 	}
 	eventually(t, "nothing is left", func() bool { return len(near.Sockets())+len(far.Sockets()) == 0 })
+}
+
+// Conns on every address are read, written, moved in time and closed by many goroutines while addresses come, and meet only the errors
+// that such a race can have.
+func TestPacketConnStorm(t *testing.T) {
+	const workers, rounds = 6, 300
+	near := newStack(1)
+	w := joinStacks(t, true, near, newStack(2))
+	var conn atomic.Pointer[UDPConn]
+	open := func() {
+		c, err := w.near.goNet().ListenUDP("udp", nil)
+		require.NoError(t, err)
+		conn.Store(c)
+	}
+	open()
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			rnd, buf, oob := rand.New(rand.NewPCG(uint64(worker), 3)), make([]byte, 64), make([]byte, 80)
+			for range rounds {
+				c := conn.Load()
+				to := netip.AddrPortFrom(w.near.cards[rnd.IntN(2)], portOf(c.LocalAddr()))
+				var err error
+				switch rnd.IntN(6) {
+				case 0:
+					if rnd.IntN(20) == 0 && c.Close() == nil {
+						open()
+					}
+				case 1:
+					err = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+				case 2, 3:
+					_, err = c.WriteToUDPAddrPort(buf, to)
+				default:
+					_, _, _, _, err = c.ReadMsgUDPAddrPort(buf, oob)
+				}
+				if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%v", err)
+					return
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	var hurry sync.WaitGroup
+	hurry.Go(func() { // no reader is left waiting when the others are done
+		for n := byte(100); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if n < 120 {
+				_ = near.Interfaces()[0].SetAddresses(append(near.Interfaces()[0].Addresses(), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 24)))
+			}
+			_ = conn.Load().SetReadDeadline(time.Now().Add(time.Millisecond))
+			time.Sleep(time.Millisecond)
+		}
+	})
+	wg.Wait()
+	close(stop)
+	hurry.Wait()
+	require.NoError(t, conn.Load().Close())
+	require.Empty(t, near.Sockets())
 }
