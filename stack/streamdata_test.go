@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/stack/tcp"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -200,7 +201,7 @@ func TestStreamSendBuffer(t *testing.T) {
 // Segments that find the transmit ring full leave later, all of them, in order.
 func TestStreamTransmitRingFull(t *testing.T) {
 	h, room := newScarce(t)
-	k, s, _ := func() (*talk, *stream, *stream) { *room = 100; return h.accepted() }()
+	k, s, l := h.accepted()
 	*room = 0
 	s.writes(14600)
 	h.settle()
@@ -233,6 +234,14 @@ func TestStreamTransmitRingFull(t *testing.T) {
 	*room = 100
 	k2.gets("S. 0:0 ack 1")
 	k2.sends(". 1:1 ack 1")
+	*room = 0
+	a := l.accepts()
+	require.NoError(t, a.Abort())
+	h.settle()
+	require.Nil(t, h.peers[0].Take())
+	a.wantState(tcp.Closed)
+	*room = 1
+	k2.gets("R. 1:1 ack 1")
 	*room = 0
 	h.arrives("tcp-no-port", syn(1, 81))
 	*room = 100

@@ -117,9 +117,9 @@ type simUser struct {
 	plan simPlan
 	at   clock.Time // of the next action
 
-	connected, shut, deaf, eof, done, aborted bool
-	written, read                             int
-	err                                       error
+	connected, shut, deaf, done, aborted bool
+	written, read                        int
+	err                                  error
 }
 
 // A simPlan is what a user means to do.
