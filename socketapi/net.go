@@ -36,8 +36,8 @@ type Net struct {
 // NewNet returns a Net on s, which stays the caller's.
 func NewNet(s *stack.Stack) *Net { return &Net{s} }
 
-// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does not
-// close them.
+// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does
+// not close them.
 func (k *Kit) Net() *Net { return k.net }
 
 // Stack is the stack below.

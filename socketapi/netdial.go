@@ -12,8 +12,8 @@ import (
 )
 
 // Dialer is net.Dialer with the fields that mean something here. Control and ControlContext do not: there is no descriptor to set
-// options on before the connection; set them on the conn, or by TCPConn.Stream. There is one family of addresses, so that there is
-// no FallbackDelay either.
+// options on before the connection; set them on the conn, or by TCPConn.Stream. There is one family of addresses, so that there
+// is no FallbackDelay either.
 type Dialer struct {
 	Net *Net // whose sockets; nil: SetDefault's
 

@@ -97,7 +97,8 @@ func prepareStream(st *stack.Stream, keep net.KeepAliveConfig) error {
 	return errors.Join(st.SetNoDelay(true), setKeepAlive(st, keep))
 }
 
-// setKeepAlive is net.TCPConn.SetKeepAliveConfig: numbers that are 0 become the net package's, those below 0 are left as they are.
+// setKeepAlive is net.TCPConn.SetKeepAliveConfig: numbers that are 0 become the net package's, those below 0 are left as they
+// are.
 func setKeepAlive(st *stack.Stream, c net.KeepAliveConfig) error {
 	const count = 9
 	pick := func(want, std, was time.Duration) time.Duration {

@@ -127,7 +127,9 @@ func TestConnectTimesOut(t *testing.T) {
 	})
 	require.NoError(t, err)
 	silent := netip.MustParseAddrPort("10.0.0.2:80")
-	card.SetNeighbour(stack.NeighbourEntry{Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent})
+	card.SetNeighbour(stack.NeighbourEntry{
+		Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent,
+	})
 	s.Start()
 	h := &host{calls: New(s), t: t}
 	start := time.Now()

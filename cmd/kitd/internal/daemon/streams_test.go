@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -77,7 +78,7 @@ func TestStreamChargen(t *testing.T) {
 // TestWeb: the service http gives the bytes that it says, and their sum.
 func TestWeb(t *testing.T) {
 	r := start(t, map[string][]string{"serve": {"http=:80"}}, nil)
-	transport := &http.Transport{Dial: func(string, string) (net.Conn, error) { return r.dialStream(80), nil }}
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return r.dialStream(80), nil }}
 	client := &http.Client{Transport: transport}
 	defer transport.CloseIdleConnections()
 	ask := func(method, path string, body io.Reader) (int, []byte) {
