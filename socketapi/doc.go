@@ -34,11 +34,11 @@
 //
 // # What is left out
 //
-//	IPv6                          EAFNOSUPPORT
-//	MSG_PEEK, MSG_OOB, MSG_WAITALL and other flags than MSG_DONTWAIT and MSG_TRUNC    EOPNOTSUPP
-//	disconnecting                 a second Connect is EISCONN
-//	raw sockets                   ICMP datagram sockets stand in for them
-//	multicast groups              not joined; a datagram to one is sent
+//	IPv6                        EAFNOSUPPORT
+//	MSG_PEEK and other flags    EOPNOTSUPP: there are MSG_DONTWAIT and MSG_TRUNC
+//	disconnecting               a second Connect is EISCONN
+//	raw sockets                 ICMP datagram sockets stand in for them
+//	multicast groups            can't be joined; a datagram to one is sent
 //
 // # Go's interfaces
 //

@@ -101,9 +101,9 @@ func (c *ListenConfig) listenPacket(network string, at netip.AddrPort) (*UDPConn
 // open listens on one address.
 func (c *UDPConn) open(a local, port uint16) (udpSocket, error) {
 	d := c.n.stack.NewDatagram(wire.ProtocolUDP)
-	err := callError("setsockopt", d.SetReusePort(c.reuse))
+	err := openError("setsockopt", d.SetReusePort(c.reuse))
 	if err == nil {
-		err = callError("bind", d.Bind(netip.AddrPortFrom(a.addr, port)))
+		err = openError("bind", d.Bind(netip.AddrPortFrom(a.addr, port)))
 	}
 	if err != nil {
 		_ = d.Close()
@@ -160,7 +160,11 @@ func (c *UDPConn) wrap(op, call string, addr net.Addr, err error) error {
 
 // receive fills ms, at least one message of it, and says which socket it was that heard them: all came to the same.
 func (c *UDPConn) receive(ms []stack.Message, wait bool) (int, *udpSocket, error) {
-	c.rmu.Lock()
+	if wait {
+		c.rmu.Lock()
+	} else if !c.rmu.TryLock() {
+		return 0, nil, syscall.EAGAIN // another call is at it, and may wait
+	}
 	defer c.rmu.Unlock()
 	if c.readDeadline.isPassed() {
 		return 0, nil, os.ErrDeadlineExceeded
