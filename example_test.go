@@ -3,6 +3,7 @@ package kit_test
 import (
 	"fmt"
 	"log"
+	"net/http"
 	"net/netip"
 
 	"kitnet.dev/kit"
@@ -72,6 +73,29 @@ func Example_handler() {
 		log.Fatal(err)
 	}
 	select {}
+}
+
+// A web server whose port 80 is kit's, and a client: a program of the net package, with kit written for net.
+func ExampleSetDefault() {
+	k, err := kit.Open(kit.Config{Interface: "eth0"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer k.Close()
+	kit.SetDefault(k)
+
+	l, err := kit.Listen("tcp", ":80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go http.Serve(l, nil)
+
+	client := http.Client{Transport: &http.Transport{DialContext: kit.DialContext}}
+	r, err := client.Get("http://10.0.0.9/")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Status)
 }
 
 // An address that the kernel does not have: all of its traffic comes to kit, which answers ARP and ping for it.

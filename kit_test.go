@@ -1,8 +1,11 @@
 package kit_test
 
 import (
+	"net"
 	"net/netip"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,5 +36,26 @@ func TestOpenRefuses(t *testing.T) {
 				require.ErrorContains(t, err, w)
 			}
 		})
+	}
+}
+
+// The functions beside package net's say what to do where no Kit is the default.
+func TestNoDefault(t *testing.T) {
+	for name, call := range map[string]func() error{
+		"Listen":       func() error { _, err := kit.Listen("tcp", ":0"); return err },
+		"ListenPacket": func() error { _, err := kit.ListenPacket("udp", ":0"); return err },
+		"ListenTCP":    func() error { _, err := kit.ListenTCP("tcp", nil); return err },
+		"ListenUDP":    func() error { _, err := kit.ListenUDP("udp", nil); return err },
+		"Dial":         func() error { _, err := kit.Dial("tcp", "10.0.0.1:9"); return err },
+		"DialTimeout":  func() error { _, err := kit.DialTimeout("tcp", "10.0.0.1:9", time.Second); return err },
+		"DialContext":  func() error { _, err := kit.DialContext(t.Context(), "udp", "10.0.0.1:9"); return err },
+		"DialTCP":      func() error { _, err := kit.DialTCP("tcp", nil, &net.TCPAddr{Port: 9}); return err },
+		"DialUDP":      func() error { _, err := kit.DialUDP("udp", nil, &net.UDPAddr{Port: 9}); return err },
+	} {
+		err := call()
+		require.ErrorIs(t, err, syscall.ENETDOWN, name)
+		require.ErrorContains(t, err, "kit.SetDefault", name)
+		var o *net.OpError
+		require.ErrorAs(t, err, &o, name)
 	}
 }

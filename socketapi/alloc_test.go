@@ -18,7 +18,8 @@ import (
 
 // The race detector makes sync.Pool lose what it holds, so that these counts mean something only without it.
 
-// Go's conns allocate nothing either, neither for a message nor for a stream's bytes, on one address or on all, and whether they block or not.
+// Go's conns allocate nothing either, neither for a message nor for a stream's bytes, on one address or on all, and whether they
+// block or not.
 func TestNetAllocs(t *testing.T) {
 	w := openStacks(t, true)
 	n := w.near.goNet()

@@ -7,9 +7,9 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// An askedTable remembers which of several addresses a peer asked, so that what goes to the peer comes from there. It has room for
-// 4,096 peers; of those that meet in one place the last four are known, and the others are answered by the route. One goroutine at a
-// time notes, any number find, and neither takes a lock.
+// An askedTable remembers which of several addresses a peer asked, so that what goes to the peer comes from there. It has room
+// for 4,096 peers; of those that meet in one place the last four are known, and the others are answered by the route. One
+// goroutine at a time notes, any number find, and neither takes a lock.
 type askedTable [1024][4]atomic.Uint64
 
 // An entry is the peer's address and port in its upper 48 bits, and below them the place of the socket and 1.

@@ -48,8 +48,8 @@ func (k *Kit) Bind(t Token, addr *netip.AddrPort) error {
 // when it is over, and SO_ERROR tells how. A second Connect answers EWOULDBLOCK meanwhile, or waits, and EISCONN when it is done.
 //
 // Errors: EBADF; EISCONN, the socket is connected; EWOULDBLOCK; ECONNREFUSED, nobody listens there or is held too many clients;
-// ETIMEDOUT, the peer does not answer; ENETUNREACH and EHOSTUNREACH, no route leads there, one refuses, or a neighbour does not answer;
-// EACCES, a broadcast address after SO_BROADCAST was switched off; EADDRINUSE, no port is free; EINVAL, port 0 on a UDP
+// ETIMEDOUT, the peer does not answer; ENETUNREACH and EHOSTUNREACH, no route leads there, one refuses, or a neighbour does not
+// answer; EACCES, a broadcast address after SO_BROADCAST was switched off; EADDRINUSE, no port is free; EINVAL, port 0 on a UDP
 // socket or a stream, or a stream that listens; EDESTADDRREQ, addr is zero; EAFNOSUPPORT, addr is not IPv4; EINTR.
 func (k *Kit) Connect(t Token, addr netip.AddrPort) error {
 	s, err := k.find(t)

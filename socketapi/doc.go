@@ -25,15 +25,30 @@
 // Closing the socket ends all these calls with EINTR, Select included. Neither sending nor receiving allocates, whether
 // it blocks or not.
 //
-// # What holds already
+// # Streams
 //
-//	Socket, CloseSocket                     UDP and ICMP; a stream is EPROTONOSUPPORT
-//	Bind, GetSockName                       whole
-//	Connect, GetPeerName                    datagrams
-//	Send, Recv, SendTo, RecvFrom            datagrams; no MSG_PEEK
-//	ReadBatch, WriteBatch, Handle           whole
-//	Select                                  whole: read, write and except, any number of tokens
-//	SetSockOpt, GetSockOpt                  the options of datagrams, see SetSockOpt
-//	Listen, Accept                          EINVAL, as the contract wants it of a socket that is not a stream
-//	Shutdown, and the options of streams    come with streams
+// Listen takes an acceptance count: how many clients are held at a time, those that wait and those that were accepted and are not
+// closed. One more is refused at once. Send returns when all bytes are in the send buffer; a part that was taken before an error
+// is what it returns, and the error comes with the next call. Recv returns 0 at the end, and once why a connection ended
+// otherwise: ECONNRESET, ETIMEDOUT. What was sent before CloseSocket is still delivered, and then the end.
+//
+// # What is left out
+//
+//	IPv6                        EAFNOSUPPORT
+//	MSG_PEEK and other flags    EOPNOTSUPP: there are MSG_DONTWAIT and MSG_TRUNC
+//	disconnecting               a second Connect is EISCONN
+//	raw sockets                 ICMP datagram sockets stand in for them
+//	multicast groups            can't be joined; a datagram to one is sent
+//
+// # Go's interfaces
+//
+// Net has the net package's functions for the same sockets, with real net.Conn, net.Listener and net.PacketConn:
+//
+//	n := k.Net()
+//	l, err := n.Listen("tcp", ":80")
+//	client := http.Client{Transport: &http.Transport{DialContext: n.DialContext}}
+//
+// Dialer and ListenConfig are the net package's with the fields that mean something here. What they return has the methods of
+// net.TCPConn, net.TCPListener and net.UDPConn but File, and behaves as those, down to the text of errors; golang.org/x/net/nettest
+// is satisfied with them. UDPConn has ReadBatch and WriteBatch beside, in the form of golang.org/x/net/ipv4.
 package socketapi

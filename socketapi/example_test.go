@@ -2,8 +2,10 @@ package socketapi_test
 
 import (
 	"fmt"
+	"io"
 	"log"
 	"math"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -145,4 +147,90 @@ func ExampleKit_Select() {
 	}
 	fmt.Println(n, read.IsSet(a), read.IsSet(b))
 	// Output: 1 true false
+}
+
+// A stream by the Network Kit's calls: a listener for one client at a time, and the client.
+func ExampleKit_Listen() {
+	k, end := machineWithoutCard()
+	defer end()
+	server, err := k.Socket(socketapi.AF_INET, socketapi.SOCK_STREAM, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr := netip.AddrPortFrom(socketapi.INADDR_LOOPBACK, 0)
+	if err := k.Bind(server, &addr); err != nil {
+		log.Fatal(err)
+	}
+	if err := k.Listen(server, 1); err != nil {
+		log.Fatal(err)
+	}
+	client, err := k.Socket(socketapi.AF_INET, socketapi.SOCK_STREAM, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := k.Connect(client, addr); err != nil {
+		log.Fatal(err)
+	}
+	accepted, _, err := k.Accept(server)
+	if err != nil {
+		log.Fatal(err)
+	}
+	second, err := k.Socket(socketapi.AF_INET, socketapi.SOCK_STREAM, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("a second client:", k.Connect(second, addr))
+
+	if _, err := k.Send(client, []byte("hello"), 0); err != nil {
+		log.Fatal(err)
+	}
+	if err := k.CloseSocket(client); err != nil { // what was sent is delivered, and then the end
+		log.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	for {
+		n, err := k.Recv(accepted, buf, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+		fmt.Printf("%s\n", buf[:n])
+	}
+	fmt.Println("the end")
+	// Output:
+	// a second client: connection refused
+	// hello
+	// the end
+}
+
+// Go's own interfaces: any program of the net package, here net/http.
+func ExampleKit_Net() {
+	k, end := machineWithoutCard()
+	defer end()
+	n := k.Net()
+	l, err := n.Listen("tcp", "127.0.0.1:80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "hello")
+	})}
+	go server.Serve(l)
+	defer server.Close()
+
+	transport := &http.Transport{DialContext: n.DialContext}
+	defer transport.CloseIdleConnections()
+	r, err := (&http.Client{Transport: transport}).Get("http://127.0.0.1/")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(body))
+	// Output: hello
 }

@@ -36,8 +36,8 @@ type Net struct {
 // NewNet returns a Net on s, which stays the caller's.
 func NewNet(s *stack.Stack) *Net { return &Net{s} }
 
-// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does not
-// close them.
+// Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does
+// not close them.
 func (k *Kit) Net() *Net { return k.net }
 
 // Stack is the stack below.
@@ -175,6 +175,9 @@ func resolve(ctx context.Context, r *net.Resolver, network, address string) ([]n
 	for _, a := range found {
 		addrs = append(addrs, at(a.Unmap()))
 	}
+	if err == nil && len(addrs) == 0 {
+		err = &net.AddrError{Err: "no suitable address found", Addr: host}
+	}
 	return addrs, err
 }
 
@@ -227,6 +230,14 @@ func callError(call string, err error) error {
 		return net.ErrClosed
 	}
 	return os.NewSyscallError(call, errno)
+}
+
+// openError is callError for a socket that nobody has yet: where it is closed, its stack is.
+func openError(call string, err error) error {
+	if err == syscall.EBADF {
+		err = syscall.ENETDOWN
+	}
+	return callError(call, err)
 }
 
 // contextError is a context's error as a Dialer tells it.

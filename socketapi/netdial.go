@@ -12,8 +12,8 @@ import (
 )
 
 // Dialer is net.Dialer with the fields that mean something here. Control and ControlContext do not: there is no descriptor to set
-// options on before the connection; set them on the conn, or by TCPConn.Stream. There is one family of addresses, so that there is
-// no FallbackDelay either.
+// options on before the connection; set them on the conn, or by TCPConn.Stream. There is one family of addresses, so that there
+// is no FallbackDelay either.
 type Dialer struct {
 	Net *Net // whose sockets; nil: SetDefault's
 
@@ -162,7 +162,7 @@ func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip
 	}
 	n, from, to, err := d.prepare(network, "tcp", laddr, raddr)
 	if err != nil {
-		return nil, fail(callError("connect", err))
+		return nil, fail(openError("connect", err))
 	}
 	st := n.stack.NewStream()
 	err = connectTo(ctx, st, d.keepAlive(), from, to)
@@ -183,22 +183,22 @@ func connectTo(ctx context.Context, st *stack.Stream, keep net.KeepAliveConfig, 
 		return contextError(err)
 	}
 	if err := prepareStream(st, keep); err != nil {
-		return callError("setsockopt", err)
+		return openError("setsockopt", err)
 	}
 	if from.IsValid() {
 		if err := st.Bind(from); err != nil {
-			return callError("bind", err)
+			return openError("bind", err)
 		}
 	}
 	w := stack.NewWaiter()
 	st.Watch(w, stack.Writable)
 	defer st.Unwatch(w)
 	if err := st.Connect(to); err != syscall.EINPROGRESS {
-		return callError("connect", err)
+		return openError("connect", err)
 	}
 	for {
 		if over, err := connected(st); over {
-			return callError("connect", err)
+			return openError("connect", err)
 		}
 		select {
 		case <-w.C:
@@ -215,17 +215,17 @@ func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip
 	}
 	n, from, to, err := d.prepare(network, "udp", laddr, raddr)
 	if err != nil {
-		return nil, fail(callError("connect", err))
+		return nil, fail(openError("connect", err))
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fail(contextError(err))
 	}
 	s := n.stack.NewDatagram(wire.ProtocolUDP)
 	if from.IsValid() {
-		err = callError("bind", s.Bind(from))
+		err = openError("bind", s.Bind(from))
 	}
 	if err == nil {
-		err = callError("connect", s.Connect(to))
+		err = openError("connect", s.Connect(to))
 	}
 	if err != nil {
 		_ = s.Close() // its only error is that it is closed already

@@ -94,10 +94,14 @@ func keepAliveOf(idle time.Duration, c net.KeepAliveConfig) net.KeepAliveConfig 
 
 // prepareStream gives a stream what the net package gives its own.
 func prepareStream(st *stack.Stream, keep net.KeepAliveConfig) error {
-	return errors.Join(st.SetNoDelay(true), setKeepAlive(st, keep))
+	if err := st.SetNoDelay(true); err != nil {
+		return err
+	}
+	return setKeepAlive(st, keep)
 }
 
-// setKeepAlive is net.TCPConn.SetKeepAliveConfig: numbers that are 0 become the net package's, those below 0 are left as they are.
+// setKeepAlive is net.TCPConn.SetKeepAliveConfig: numbers that are 0 become the net package's, those below 0 are left as they
+// are.
 func setKeepAlive(st *stack.Stream, c net.KeepAliveConfig) error {
 	const count = 9
 	pick := func(want, std, was time.Duration) time.Duration {
@@ -197,18 +201,20 @@ func closeAll(streams []listeningStream) {
 // open listens on one address.
 func (l *TCPListener) open(a local, port uint16) (listeningStream, error) {
 	st := l.n.stack.NewStream()
-	err := errors.Join(prepareStream(st, keepAliveOf(l.config.KeepAlive, l.config.KeepAliveConfig)), st.SetReuseAddr(true),
-		st.SetReusePort(l.config.ReusePort))
-	if err != nil {
-		err = callError("setsockopt", err)
-	} else if err = st.Bind(netip.AddrPortFrom(a.addr, port)); err != nil {
-		err = callError("bind", err)
-	} else if err = st.Listen(stack.ListenConfig{Backlog: goBacklog}); err != nil {
-		err = callError("listen", err)
-	}
-	if err != nil {
-		_ = st.Close()
-		return listeningStream{}, err
+	for _, step := range []struct {
+		call string
+		do   func() error
+	}{
+		{"setsockopt", func() error { return prepareStream(st, keepAliveOf(l.config.KeepAlive, l.config.KeepAliveConfig)) }},
+		{"setsockopt", func() error { return st.SetReuseAddr(true) }},
+		{"setsockopt", func() error { return st.SetReusePort(l.config.ReusePort) }},
+		{"bind", func() error { return st.Bind(netip.AddrPortFrom(a.addr, port)) }},
+		{"listen", func() error { return st.Listen(stack.ListenConfig{Backlog: goBacklog}) }},
+	} {
+		if err := step.do(); err != nil {
+			_ = st.Close() // its only error is that it is closed already
+			return listeningStream{}, openError(step.call, err)
+		}
 	}
 	return listeningStream{st, a}, nil
 }

@@ -23,8 +23,8 @@ import (
 //	          IP_TTL       4 bytes
 //	          UDP_SEGMENT  2 bytes: the payload is cut into datagrams of so many bytes, the last of which may be shorter
 //
-// Received are those for which the caller's buffer has room, in this order, without having to be asked for. Two datagrams are never
-// received as one (UDP_GRO).
+// Received are those for which the caller's buffer has room, in this order, without having to be asked for. Two datagrams are
+// never received as one (UDP_GRO).
 
 // Lengths of the control messages with their headers, and the room that each takes.
 var (
@@ -223,8 +223,8 @@ func (c *UDPConn) senderFrom(from netip.Addr, to netip.AddrPort) (*udpSocket, er
 // segments are for writeSegments.
 var segments = sync.Pool{New: func() any { return new([maxSegments]stack.Message) }}
 
-// writeSegments cuts b into datagrams. EINVAL: they would be more than Linux allows. EAGAIN: there was no room for the first; where
-// there was room for some, the others wait for it, as a part of a message can't be taken back.
+// writeSegments cuts b into datagrams. EINVAL: they would be more than Linux allows. EAGAIN: there was no room for the first;
+// where there was room for some, the others wait for it, as a part of a message can't be taken back.
 func (c *UDPConn) writeSegments(s *udpSocket, b []byte, to netip.AddrPort, ctl control, wait bool) error {
 	if len(b) > ctl.segment*maxSegments {
 		return syscall.EINVAL
@@ -258,8 +258,8 @@ type batch struct {
 // batchFlags are those that ReadBatch and WriteBatch take. Both behave as with MSG_WAITFORONE in any case.
 const batchFlags = MSG_DONTWAIT | unix.MSG_WAITFORONE
 
-// ReadBatch receives up to len(ms) messages in the form of golang.org/x/net/ipv4.PacketConn.ReadBatch: it waits until there is one,
-// takes those that are there, and returns how many. A message that has several Buffers fills one after the other. Flags are
+// ReadBatch receives up to len(ms) messages in the form of golang.org/x/net/ipv4.PacketConn.ReadBatch: it waits until there is
+// one, takes those that are there, and returns how many. A message that has several Buffers fills one after the other. Flags are
 // MSG_DONTWAIT, where EWOULDBLOCK says that there is none, and MSG_WAITFORONE; another is EOPNOTSUPP.
 func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	if flags&^batchFlags != 0 {
@@ -305,9 +305,9 @@ func scatter(m *stack.Message, to [][]byte) {
 	m.N -= len(left)
 }
 
-// WriteBatch sends messages in the form of golang.org/x/net/ipv4.PacketConn.WriteBatch: each to its Addr, a *net.UDPAddr, or where that
-// is nil to the connected peer, with its OOB. It returns how many it sent, and an error only where it sent none: the next call
-// tells why it went no further. Flags are ReadBatch's.
+// WriteBatch sends messages in the form of golang.org/x/net/ipv4.PacketConn.WriteBatch: each to its Addr, a *net.UDPAddr, or
+// where that is nil to the connected peer, with its OOB. It returns how many it sent, and an error only where it sent none: the
+// next call tells why it went no further. Flags are ReadBatch's.
 func (c *UDPConn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	if flags&^batchFlags != 0 {
 		return 0, c.wrap("write", "sendmmsg", nil, syscall.EOPNOTSUPP)
@@ -327,7 +327,8 @@ func (c *UDPConn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	return sent, nil
 }
 
-// writeSome sends the first of ms, and with it those behind it that go by the same socket and have neither OOB nor several buffers.
+// writeSome sends the first of ms, and with it those behind it that go by the same socket and have neither OOB nor several
+// buffers.
 func (c *UDPConn) writeSome(ms []ipv4.Message, b *batch, wait bool) (n int, addr net.Addr, err error) {
 	addr = ms[0].Addr
 	to, err := c.destination(addr)

@@ -135,7 +135,8 @@ func TestWriteMsgUDP(t *testing.T) {
 		{cmsg(unix.IPPROTO_IP, unix.IP_TTL, int4(5)...), heard{first, 0, 5}},
 		{cmsg(unix.IPPROTO_IP, unix.IP_PKTINFO, info...), heard{netip.AddrFrom4(second), 0, 64}},
 		{cmsg(unix.IPPROTO_IP, unix.IP_PKTINFO, make([]byte, 12)...), heard{first, 0, 64}},
-		{append(cmsg(unix.IPPROTO_IP, unix.IP_PKTINFO, info...), cmsg(unix.IPPROTO_IP, unix.IP_TOS, 3)...), heard{netip.AddrFrom4(second), 3, 64}},
+		{append(cmsg(unix.IPPROTO_IP, unix.IP_PKTINFO, info...), cmsg(unix.IPPROTO_IP, unix.IP_TOS, 3)...),
+			heard{netip.AddrFrom4(second), 3, 64}},
 		{cmsg(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, int4(1)...), heard{first, 0, 64}},
 		{(&ipv4.ControlMessage{Src: net.IP(second[:])}).Marshal(), heard{netip.AddrFrom4(second), 0, 64}},
 	} {
@@ -172,7 +173,8 @@ func TestSegments(t *testing.T) {
 	c, ear := w.near.hearing("udp", w.near.at(0, "0")), w.far.hearing("udp", w.far.at(0, "0"))
 	to := ear.LocalAddr().(*net.UDPAddr).AddrPort()
 	segment := func(n uint16) []byte {
-		return append(cmsg(unix.IPPROTO_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, n)...), cmsg(unix.IPPROTO_IP, unix.IP_TOS, 2)...)
+		size := binary.NativeEndian.AppendUint16(nil, n)
+		return append(cmsg(unix.IPPROTO_UDP, unix.UDP_SEGMENT, size...), cmsg(unix.IPPROTO_IP, unix.IP_TOS, 2)...)
 	}
 	text := []byte("0123456789abcdef")
 	for size, want := range map[uint16][]string{
@@ -239,6 +241,14 @@ func TestNetBatch(t *testing.T) {
 	}
 	_, err := ear.ReadBatch(in, MSG_DONTWAIT)
 	wantOpError(t, err, "read", "udp", EWOULDBLOCK)
+	waits := make(chan error)
+	go func() { _, err := ear.Read(make([]byte, 9)); waits <- err }()
+	sleeping(t, "socketapi.(*UDPConn).receiveBlocked", 1)
+	_, err = ear.ReadBatch(in, MSG_DONTWAIT)
+	wantOpError(t, err, "read", "udp", EWOULDBLOCK)
+	_, err = c.WriteTo([]byte("x"), to)
+	require.NoError(t, err)
+	require.NoError(t, <-waits)
 	n, err := ear.ReadBatch(nil, 0)
 	require.NoError(t, err)
 	require.Zero(t, n)

@@ -12,13 +12,13 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// rawConn is a syscall.RawConn of what has no descriptor: programs get the kernel's socket that holds the port, or where the kernel
-// holds none, as for an owned address, the loopback, or a connection that was accepted, one that is made for the call. What is sent
-// and received does not pass either, so that Read and Write are EOPNOTSUPP.
+// rawConn is a syscall.RawConn of what has no descriptor: programs get the kernel's socket that holds the port, or where the
+// kernel holds none, as for an owned address, the loopback, or a connection that was accepted, one that is made for the call.
+// What is sent and received does not pass either, so that Read and Write are EOPNOTSUPP.
 //
-// Control shows kit's options on that socket before it calls f, and takes over those that f has changed: SO_KEEPALIVE, SO_BROADCAST,
-// SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and
-// TCP_USER_TIMEOUT. Another option stays the kernel socket's alone.
+// Control shows kit's options on that socket before it calls f, and takes over those that f has changed: SO_KEEPALIVE,
+// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
+// and TCP_USER_TIMEOUT. Another option stays the kernel socket's alone.
 type rawConn struct {
 	kernel  syscall.RawConn // nil: the kernel holds none
 	kind    int             // SOCK_STREAM or SOCK_DGRAM

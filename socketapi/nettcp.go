@@ -191,8 +191,8 @@ func (c *TCPConn) setDeadline(d *deadline, t time.Time) error {
 // SetNoDelay switches Nagle's algorithm off, as it is from the start.
 func (c *TCPConn) SetNoDelay(on bool) error { return c.set(c.st.SetNoDelay(on)) }
 
-// SetLinger says what Close does with what the peer has not acknowledged: 0 forgets it and resets the connection, any other number
-// sends it behind the caller's back, as from the start. Close never waits.
+// SetLinger says what Close does with what the peer has not acknowledged: 0 forgets it and resets the connection, any other
+// number sends it behind the caller's back, as from the start. Close never waits.
 func (c *TCPConn) SetLinger(sec int) error {
 	return c.set(c.st.SetLinger(time.Duration(sec) * time.Second))
 }

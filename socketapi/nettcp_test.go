@@ -222,14 +222,16 @@ func TestTCPOptions(t *testing.T) {
 	require.False(t, multipath)
 
 	l := w.far.listens()
-	for keep, want := range map[time.Duration][]any{-1: {false, time.Duration(0)}, 0: {true, 15 * time.Second}, time.Hour: {true, time.Hour}} {
+	for keep, want := range map[time.Duration][]any{
+		-1: {false, time.Duration(0)}, 0: {true, 15 * time.Second}, time.Hour: {true, time.Hour},
+	} {
 		c, err := (&Dialer{Net: w.near.goNet(), KeepAlive: keep}).Dial("tcp", l.Addr().String())
 		require.NoError(t, err)
 		on, idle, _, _ := c.(*TCPConn).Stream().KeepAlive()
 		require.Equal(t, want, []any{on, idle})
 	}
-	c, err := (&Dialer{Net: w.near.goNet(), KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 2 * time.Second, Count: 4}}).
-		Dial("tcp", l.Addr().String())
+	given := net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 2 * time.Second, Count: 4}
+	c, err := (&Dialer{Net: w.near.goNet(), KeepAliveConfig: given}).Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
 	on, idle, interval, probes = c.(*TCPConn).Stream().KeepAlive()
 	require.Equal(t, []any{true, time.Second, 2 * time.Second, 4}, []any{on, idle, interval, probes})

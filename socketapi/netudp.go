@@ -13,8 +13,9 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// UDPConn is net.UDPConn on a stack, with ReadBatch and WriteBatch beside it in the form of golang.org/x/net/ipv4.PacketConn. File
-// is not there: a socket has no descriptor. ReadFromUDPAddrPort and WriteToUDPAddrPort, and Read and Write, allocate nothing.
+// UDPConn is net.UDPConn on a stack, with ReadBatch and WriteBatch beside it in the form of golang.org/x/net/ipv4.PacketConn.
+// File is not there: a socket has no descriptor. ReadFromUDPAddrPort and WriteToUDPAddrPort, and Read and Write, allocate
+// nothing.
 type UDPConn struct {
 	n       *Net
 	network string
@@ -100,9 +101,9 @@ func (c *ListenConfig) listenPacket(network string, at netip.AddrPort) (*UDPConn
 // open listens on one address.
 func (c *UDPConn) open(a local, port uint16) (udpSocket, error) {
 	d := c.n.stack.NewDatagram(wire.ProtocolUDP)
-	err := callError("setsockopt", d.SetReusePort(c.reuse))
+	err := openError("setsockopt", d.SetReusePort(c.reuse))
 	if err == nil {
-		err = callError("bind", d.Bind(netip.AddrPortFrom(a.addr, port)))
+		err = openError("bind", d.Bind(netip.AddrPortFrom(a.addr, port)))
 	}
 	if err != nil {
 		_ = d.Close()
@@ -112,8 +113,8 @@ func (c *UDPConn) open(a local, port uint16) (udpSocket, error) {
 	return newUDPSocket(d, a), nil
 }
 
-// follow listens on the addresses that have come since, with the options of the first socket. An address whose port is taken is left
-// out until addresses change again.
+// follow listens on the addresses that have come since, with the options of the first socket. An address whose port is taken is
+// left out until addresses change again.
 func (c *UDPConn) follow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,7 +160,11 @@ func (c *UDPConn) wrap(op, call string, addr net.Addr, err error) error {
 
 // receive fills ms, at least one message of it, and says which socket it was that heard them: all came to the same.
 func (c *UDPConn) receive(ms []stack.Message, wait bool) (int, *udpSocket, error) {
-	c.rmu.Lock()
+	if wait {
+		c.rmu.Lock()
+	} else if !c.rmu.TryLock() {
+		return 0, nil, syscall.EAGAIN // another call is at it, and may wait
+	}
 	defer c.rmu.Unlock()
 	if c.readDeadline.isPassed() {
 		return 0, nil, os.ErrDeadlineExceeded
@@ -332,8 +337,8 @@ func (c *UDPConn) sender(to netip.AddrPort) *udpSocket {
 	return &sockets[c.routeTo(to.Addr(), sockets)]
 }
 
-// routeTo is the place of the socket that the route to a peer prefers. It remembers the last peer's, in a word: address, place, and
-// the low bits of the generation.
+// routeTo is the place of the socket that the route to a peer prefers. It remembers the last peer's, in a word: address, place,
+// and the low bits of the generation.
 func (c *UDPConn) routeTo(to netip.Addr, sockets []udpSocket) int {
 	gen := uint64(uint16(c.n.stack.Generation()))
 	key := addrKey(to) << 32
@@ -507,7 +512,8 @@ func (c *UDPConn) each(set func(*stack.Datagram)) error {
 	return nil
 }
 
-// Datagrams are the sockets below, one for each address, for what net.UDPConn has no words for: TTL, figures, a handler on the engine.
+// Datagrams are the sockets below, one for each address, for what net.UDPConn has no words for: TTL, figures, a handler on the
+// engine.
 func (c *UDPConn) Datagrams() []*stack.Datagram {
 	var ds []*stack.Datagram
 	for _, s := range *c.sockets.Load() {
@@ -516,11 +522,11 @@ func (c *UDPConn) Datagrams() []*stack.Datagram {
 	return ds
 }
 
-// SyscallConn gives access to the kernel's socket that holds the port, or where the kernel holds none, as for an owned address or the
-// loopback, to one that is made for the call. Only Control can be used, as what is sent and received does not pass that socket; Read
-// and Write are EOPNOTSUPP. Control shows the conn's options there, and takes over what is changed of SO_KEEPALIVE, SO_BROADCAST,
-// SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and
-// TCP_USER_TIMEOUT; another option stays that socket's alone.
+// SyscallConn gives access to the kernel's socket that holds the port, or where the kernel holds none, as for an owned address or
+// the loopback, to one that is made for the call. Only Control can be used, as what is sent and received does not pass that
+// socket; Read and Write are EOPNOTSUPP. Control shows the conn's options there, and takes over what is changed of SO_KEEPALIVE,
+// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
+// and TCP_USER_TIMEOUT; another option stays that socket's alone.
 func (c *UDPConn) SyscallConn() (syscall.RawConn, error) {
 	wrap := func(op string, err error) error { return c.wrap(op, op, nil, err) }
 	c.mu.Lock()

@@ -139,7 +139,8 @@ func TestUDPMessages(t *testing.T) {
 			}
 		}
 	}
-	_, err := near.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(to.AddrPort().Addr().As16()), to.AddrPort().Port())))
+	mapped := netip.AddrFrom16(to.AddrPort().Addr().As16())
+	_, err := near.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(mapped, to.AddrPort().Port())))
 	require.NoError(t, err, "an IPv4 address in sixteen bytes")
 	_, err = far.Read(buf)
 	require.NoError(t, err, "Read takes any peer's")

@@ -148,9 +148,9 @@ func takeError(s *socket) int64 {
 //	            TCP_CONGESTION    name     "cubic" or "newreno" ("reno")
 //	            TCP_INFO          struct   get only: struct tcp_info as Linux has it; TCPInfo gives it in Go's own types
 //
-// Errors: EBADF; ENOPROTOOPT, the level has no such option on a socket of this kind; ENOENT, no such congestion control; EINVAL, data is too short, the value out
-// of range, or SO_REUSEPORT comes after Bind; EDOM, a time-out is negative or its microseconds are not below a million;
-// EINTR.
+// Errors: EBADF; ENOPROTOOPT, the level has no such option on a socket of this kind; ENOENT, no such congestion control; EINVAL,
+// data is too short, the value out of range, or SO_REUSEPORT comes after Bind; EDOM, a time-out is negative or its microseconds
+// are not below a million; EINTR.
 func (k *Kit) SetSockOpt(t Token, level, opt int, data []byte) error {
 	s, o, err := k.option(t, level, opt)
 	if err != nil {

@@ -9,13 +9,13 @@ import (
 )
 
 // Send sends buf to the peer of a connected socket, as one message or, on a stream, as the next bytes, and returns its length. It
-// waits for room in the send buffer, at most for SO_SNDTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT; a stream
-// that had room for a part returns how many bytes that is.
+// waits for room in the send buffer, at most for SO_SNDTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT; a
+// stream that had room for a part returns how many bytes that is.
 //
-// Errors: EBADF; ENOTCONN; EPIPE, a stream was shut down for sending or is gone; ECONNRESET and ETIMEDOUT, once, why it is; EMSGSIZE, buf is longer than a packet can be; EWOULDBLOCK, no room, or not in time; EINTR,
-// the socket was closed meanwhile; ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses; EOPNOTSUPP, a flag
-// that Send does not take; and, once, what came back for an earlier message: ECONNREFUSED, EHOSTUNREACH, ENOBUFS (the
-// interface was busy) and their like.
+// Errors: EBADF; ENOTCONN; EPIPE, a stream was shut down for sending or is gone; ECONNRESET and ETIMEDOUT, once, why it is;
+// EMSGSIZE, buf is longer than a packet can be; EWOULDBLOCK, no room, or not in time; EINTR, the socket was closed meanwhile;
+// ENETUNREACH and EHOSTUNREACH, no route leads there or one refuses; EOPNOTSUPP, a flag that Send does not take; and, once, what
+// came back for an earlier message: ECONNREFUSED, EHOSTUNREACH, ENOBUFS (the interface was busy) and their like.
 func (k *Kit) Send(t Token, buf []byte, flags int) (int, error) {
 	s, err := k.find(t)
 	if err != nil {
@@ -61,15 +61,15 @@ func (s *socket) sendOne(m stack.Message, flags int) (int, error) {
 	return len(m.Buf), nil
 }
 
-// Recv receives one message of a connected socket into buf and returns its length, which may be 0. What does not fit is
-// lost; with MSG_TRUNC in flags the length is that of the whole message, so that it may be more than len(buf). Recv
-// waits for a message, at most for SO_RCVTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT. Many
-// goroutines may wait on one socket: each message goes to one of them. On a stream it receives the bytes that are there, waits where
-// there are none, and returns 0 at the end of the stream.
+// Recv receives one message of a connected socket into buf and returns its length, which may be 0. What does not fit is lost;
+// with MSG_TRUNC in flags the length is that of the whole message, so that it may be more than len(buf). Recv waits for a
+// message, at most for SO_RCVTIMEO, unless the socket is non-blocking or flags has MSG_DONTWAIT. Many goroutines may wait on one
+// socket: each message goes to one of them. On a stream it receives the bytes that are there, waits where there are none, and
+// returns 0 at the end of the stream.
 //
-// Errors: EBADF; ENOTCONN; ECONNRESET and ETIMEDOUT, once, where a stream ended so; EWOULDBLOCK, no message, or not in time; EINTR, the socket was closed meanwhile; EOPNOTSUPP, a
-// flag that Recv does not take; and, once, what came back for an earlier message: ECONNREFUSED, EHOSTUNREACH and their
-// like.
+// Errors: EBADF; ENOTCONN; ECONNRESET and ETIMEDOUT, once, where a stream ended so; EWOULDBLOCK, no message, or not in time;
+// EINTR, the socket was closed meanwhile; EOPNOTSUPP, a flag that Recv does not take; and, once, what came back for an earlier
+// message: ECONNREFUSED, EHOSTUNREACH and their like.
 func (k *Kit) Recv(t Token, buf []byte, flags int) (int, error) {
 	s, err := k.find(t)
 	if err != nil {

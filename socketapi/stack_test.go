@@ -57,15 +57,17 @@ func TestBindAsksTheKernel(t *testing.T) {
 		a := netip.AddrPortFrom(addr.Addr(), port)
 		return &a
 	}
-	require.ErrorIs(t, h.Bind(h.udp(), at(53)), EADDRINUSE, "taken in the kernel")
-	require.ErrorIs(t, h.Bind(h.udp(), at(80)), EACCES, "not allowed to this user")
-	require.Equal(t, netip.AddrPortFrom(INADDR_LOOPBACK, 53), h.bind(h.udp(), netip.AddrPortFrom(INADDR_ANY, 53)),
-		"address 0 goes on to the next interface")
-	bound := h.udp()
-	got := h.bind(bound, *at(0))
-	require.Equal(t, EADDRINUSE, ports.taken[got.Port()])
-	require.NoError(t, h.CloseSocket(bound))
-	require.NotContains(t, ports.taken, got.Port(), "a close gives the port back")
+	for _, create := range []func() Token{h.udp, h.tcp} {
+		require.ErrorIs(t, h.Bind(create(), at(53)), EADDRINUSE, "taken in the kernel")
+		require.ErrorIs(t, h.Bind(create(), at(80)), EACCES, "not allowed to this user")
+		require.Equal(t, netip.AddrPortFrom(INADDR_LOOPBACK, 53), h.bind(create(), netip.AddrPortFrom(INADDR_ANY, 53)),
+			"address 0 goes on to the next interface")
+		bound := create()
+		got := h.bind(bound, *at(0))
+		require.Equal(t, EADDRINUSE, ports.taken[got.Port()])
+		require.NoError(t, h.CloseSocket(bound))
+		require.NotContains(t, ports.taken, got.Port(), "a close gives the port back")
+	}
 	require.NoError(t, h.Close())
 }
 
@@ -127,7 +129,9 @@ func TestConnectTimesOut(t *testing.T) {
 	})
 	require.NoError(t, err)
 	silent := netip.MustParseAddrPort("10.0.0.2:80")
-	card.SetNeighbour(stack.NeighbourEntry{Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent})
+	card.SetNeighbour(stack.NeighbourEntry{
+		Addr: silent.Addr(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: stack.NeighbourPermanent,
+	})
 	s.Start()
 	h := &host{calls: New(s), t: t}
 	start := time.Now()
@@ -172,5 +176,53 @@ func TestStackClosed(t *testing.T) {
 	require.ErrorIs(t, h.Bind(idle, &addr), ENETDOWN)
 	require.NoError(t, h.CloseSocket(idle))
 	require.ErrorIs(t, h.CloseSocket(idle), EBADF)
+	require.NoError(t, h.Close())
+}
+
+// Streams and Go's conns end with the stack, too: with ENETDOWN, and as if they were closed.
+func TestStackClosedUnderStreams(t *testing.T) {
+	s := stack.New(stack.Config{})
+	s.Start()
+	h := &host{calls: New(s), t: t}
+	l := h.tcp()
+	addr := h.bind(l, netip.AddrPortFrom(INADDR_LOOPBACK, 0))
+	require.NoError(t, h.Listen(l, 2))
+	client := h.dial(addr)
+	h.accepts(l)
+	require.NoError(t, h.SetTimeout(l, SO_RCVTIMEO, 0))
+	n := h.goNet()
+	gol, err := n.ListenTCP("tcp", nil)
+	require.NoError(t, err)
+	goc, err := n.Dial("tcp", gol.Addr().String())
+	require.NoError(t, err)
+	udp, err := n.ListenUDP("udp", nil)
+	require.NoError(t, err)
+	downs, closeds := make(chan error), make(chan error)
+	go func() { _, _, err := h.Accept(l); downs <- err }()
+	go func() { downs <- would["Recv"](h, client, 0) }()
+	go func() { _, err := h.Select(math.MaxInt64, set(l), nil, nil, nil); downs <- err }()
+	go func() { _, err := goc.Read(make([]byte, 1)); closeds <- err }()
+	go func() { _, err := gol.Accept(); _, err = gol.Accept(); closeds <- err }()
+	go func() { _, _, err := udp.ReadFrom(make([]byte, 1)); closeds <- err }()
+	blocked(t, "Accept", 1)
+	blocked(t, "Recv", 1)
+	blocked(t, "Select", 1)
+	sleeping(t, "socketapi.(*TCPConn).readBlocked", 1)
+	sleeping(t, "socketapi.(*TCPListener).AcceptTCP", 1)
+	sleeping(t, "socketapi.(*UDPConn).receiveBlocked", 1)
+	require.NoError(t, s.Close())
+	for range 3 {
+		require.ErrorIs(t, <-downs, ENETDOWN)
+		require.ErrorIs(t, <-closeds, net.ErrClosed)
+	}
+	require.ErrorIs(t, h.Connect(h.tcp(), addr), ENETDOWN)
+	for _, open := range []func() error{
+		func() error { _, err := n.Dial("tcp", addr.String()); return err },
+		func() error { _, err := n.Dial("udp", addr.String()); return err },
+		func() error { _, err := n.Listen("tcp", ":0"); return err },
+		func() error { _, err := n.ListenPacket("udp", ":0"); return err },
+	} {
+		require.ErrorIs(t, open(), ENETDOWN)
+	}
 	require.NoError(t, h.Close())
 }

@@ -230,8 +230,8 @@ func TestStreamStorm(t *testing.T) {
 	eventually(t, "nothing is left", func() bool { return len(near.Sockets())+len(far.Sockets()) == 0 })
 }
 
-// Conns on every address are read, written, moved in time and closed by many goroutines while addresses come, and meet only the errors
-// that such a race can have.
+// Conns on every address are read, written, moved in time and closed by many goroutines while addresses come, and meet only the
+// errors that such a race can have.
 func TestPacketConnStorm(t *testing.T) {
 	const workers, rounds = 6, 300
 	near := newStack(1)
@@ -280,7 +280,7 @@ func TestPacketConnStorm(t *testing.T) {
 			default:
 			}
 			if n < 120 {
-				_ = near.Interfaces()[0].SetAddresses(append(near.Interfaces()[0].Addresses(), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 24)))
+				w.near.addAddress(near, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 24).String())
 			}
 			_ = conn.Load().SetReadDeadline(time.Now().Add(time.Millisecond))
 			time.Sleep(time.Millisecond)

@@ -132,7 +132,9 @@ func (s *socket) sendStream(b []byte, flags int) (int, error) {
 		n, err = s.sendBlocked(b, n, flags)
 	}
 	if n > 0 {
-		if errno, _ := err.(syscall.Errno); errno != 0 && errno != syscall.EWOULDBLOCK && errno != syscall.EPIPE && errno != syscall.EBADF {
+		switch errno, _ := err.(syscall.Errno); errno {
+		case 0, syscall.EWOULDBLOCK, syscall.EPIPE, syscall.EBADF: // which the next call finds by itself
+		default:
 			s.st.PutError(errno)
 		}
 		return n, nil
@@ -240,8 +242,8 @@ func (k *Kit) TCPInfo(t Token) (tcp.Info, error) {
 	return i, nil
 }
 
-// linger is the rest of CloseSocket where SO_LINGER has a time: it waits until the peer has all, at most for d, and then resets what
-// is left.
+// linger is the rest of CloseSocket where SO_LINGER has a time: it waits until the peer has all, at most for d, and then resets
+// what is left.
 func (s *socket) linger(d time.Duration) {
 	sl := s.kit.sleeper(d)
 	defer s.kit.release(sl)

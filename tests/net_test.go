@@ -54,7 +54,8 @@ func TestKitForNet(t *testing.T) {
 	go func() { served <- server.Serve(kernels) }()
 	asking := &http.Transport{DialContext: kit.DialContext}
 	defer asking.CloseIdleConnections()
-	r, err = (&http.Client{Transport: asking, Timeout: patience}).Post("http://"+kernels.Addr().String(), "text/plain", strings.NewReader(text))
+	client.Transport = asking
+	r, err = client.Post("http://"+kernels.Addr().String(), "text/plain", strings.NewReader(text))
 	require.NoError(t, err)
 	got, err = io.ReadAll(r.Body)
 	require.NoError(t, err)
