@@ -202,7 +202,7 @@ func TestStackClosedUnderStreams(t *testing.T) {
 	go func() { downs <- would["Recv"](h, client, 0) }()
 	go func() { _, err := h.Select(math.MaxInt64, set(l), nil, nil, nil); downs <- err }()
 	go func() { _, err := goc.Read(make([]byte, 1)); closeds <- err }()
-	go func() { _, err := gol.Accept(); _, err = gol.Accept(); closeds <- err }()
+	go func() { _, _ = gol.Accept(); _, err := gol.Accept(); closeds <- err }()
 	go func() { _, _, err := udp.ReadFrom(make([]byte, 1)); closeds <- err }()
 	blocked(t, "Accept", 1)
 	blocked(t, "Recv", 1)
