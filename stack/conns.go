@@ -156,14 +156,6 @@ func (t *flowTable) take(id *tcp.ID, e *Engine) bool {
 	return true
 }
 
-// move gives a connection to another engine.
-func (t *flowTable) move(id *tcp.ID, to *Engine) {
-	mu, m := t.shard(id)
-	mu.Lock()
-	defer mu.Unlock()
-	(*m)[*id] = to
-}
-
 // get is nil where no engine has the connection.
 func (t *flowTable) get(id *tcp.ID) *Engine {
 	if t == nil {

@@ -186,7 +186,7 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 			if inside || !any && isInside(f) {
 				e.receiveLocal(f)
 			} else {
-				e.receiveForwarded(f, sender, any)
+				e.receiveForwarded(f, any)
 			}
 			in.r.Advance()
 		}
@@ -197,9 +197,9 @@ func (e *Engine) takeForwarded(budget int) (n int) {
 
 // receiveForwarded takes a frame that another engine received: a fragment, one of a connection here, or one that tells
 // something, or, where the other engine's link only receives, any. None is answered in place.
-func (e *Engine) receiveForwarded(frame []byte, from *Engine, any bool) {
+func (e *Engine) receiveForwarded(frame []byte, any bool) {
 	e.stats.RxForwarded++
-	e.rx.link, e.rx.from, e.rx.forwarded, e.rx.passed = e.link, from, !any, any
+	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, !any, any
 	if any && e.tapping.tap != nil {
 		e.tapping.hold(frame)
 	}

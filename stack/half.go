@@ -167,11 +167,7 @@ func (e *Engine) emit() (more bool) {
 		l.next = nil
 		l.queued.Store(false)
 		if h := l.half; h == nil {
-			if o := l.stream.e.Load(); o != e {
-				o.push(l) // it was handed over
-			} else {
-				e.touch(l.stream)
-			}
+			e.touch(l.stream)
 		} else if !h.again {
 			h.again = true
 			e.senders = append(e.senders, h)

@@ -6,8 +6,7 @@ import (
 
 // rx is what the input path knows of the packet that it is looking at.
 type rx struct {
-	link      Link    // that lent the frame; an answer in place goes back to it
-	from      *Engine // that the frame came over from; nil where it did not
+	link      Link // that lent the frame; an answer in place goes back to it
 	frame     []byte
 	src       wire.HardwareAddr
 	l3        int                // where the IPv4 packet begins in frame
@@ -23,7 +22,7 @@ type rx struct {
 func (e *Engine) receive(frame []byte) {
 	e.stats.RxFrames++
 	e.stats.RxBytes += uint64(len(frame))
-	e.rx.link, e.rx.from, e.rx.forwarded, e.rx.passed = e.link, nil, false, false
+	e.rx.link, e.rx.forwarded, e.rx.passed = e.link, false, false
 	if e.tapping.tap != nil {
 		e.tapping.hold(frame)
 	}

@@ -60,11 +60,7 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 			return e.tcpListen(l, id, s, st) // RFC 6191: the SYN begins a new connection in place of the old one
 		}
 	}
-	before := st.conn.State()
 	st.conn.Arrives(e.now, s)
-	if e.rx.forwarded {
-		e.noteArrival(st, before)
-	}
 	e.touch(st)
 	e.stats.Delivered++
 	return NotDropped
@@ -73,13 +69,9 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 // tcpUnknown takes a segment for which this engine has no connection: another engine's, a listener's, or nobody's.
 func (e *Engine) tcpUnknown(id *tcp.ID, p wire.IPv4, s *tcp.Segment) DropReason {
 	several := e.iface.flows != nil && !e.rx.forwarded
-	if e.iface.flows != nil {
-		switch owner := e.iface.flows.get(id); {
-		case owner == nil:
-		case owner != e:
-			return e.forwardPacket(owner, p) // again, where it has been handed over meanwhile
-		default:
-			return DropForwardFull // handed over, and not yet taken: the next step will
+	if several {
+		if owner := e.iface.flows.get(id); owner != nil && owner != e {
+			return e.forwardPacket(owner, p)
 		}
 	}
 	if id.LocalPort == 0 || id.RemotePort == 0 {
@@ -276,9 +268,6 @@ func (e *Engine) emitStreams() (more bool) {
 // serve does for a stream what its user asked for, what its timer brought, and sends. It reports whether it has more to send.
 func (e *Engine) serve(st *Stream) (more bool) {
 	c := &st.conn
-	if st.adopting.Load() {
-		return false
-	}
 	if st.req.Load() != 0 {
 		e.requested(st, st.req.Swap(0))
 	}
@@ -310,10 +299,6 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	}
 	if c.State() == tcp.TimeWait && !st.timeWait && st.visible {
 		e.enterTimeWait(st)
-	}
-	if st.moveTo != nil && st.visible && !more {
-		e.handOver(st)
-		return false
 	}
 	if !st.visible {
 		return false

@@ -25,7 +25,3 @@ func (s *Stats) Add(o *Stats) {
 		to.Field(i).SetUint(to.Field(i).Uint() + from.Field(i).Uint())
 	}
 }
-
-// Rehome makes c a connection of another layer with the same configuration and secrets. What it has borrowed from the old one
-// goes back to the new.
-func (c *Conn) Rehome(l *Layer) { c.layer = l }
