@@ -30,16 +30,18 @@ type Stream struct {
 	tx, rx   ring.Stream
 
 	// What the engine and the user's side share.
-	s        *Stack
-	e        atomic.Pointer[Engine] // nil before Connect
-	flags    atomic.Uint32
-	req      atomic.Uint32
-	errno    atomic.Uint32 // pending syscall.Errno
-	readN    atomic.Uint32 // bytes read that the engine has not heard of
-	ipOpt    atomic.Uint32 // TTL, and TOS<<8
-	peer     atomic.Uint64 // RemoteAddr: the address, and in the low 16 bits the port. id may change when Connect is tried again.
-	waiters  waitQueue
-	dirty    dirtyLink
+	s       *Stack
+	e       atomic.Pointer[Engine] // nil before Connect
+	flags   atomic.Uint32
+	req     atomic.Uint32
+	errno   atomic.Uint32 // pending syscall.Errno
+	readN   atomic.Uint32 // bytes read that the engine has not heard of
+	ipOpt   atomic.Uint32 // TTL, and TOS<<8
+	peer    atomic.Uint64 // RemoteAddr: the address, and in the low 16 bits the port. id may change when Connect is tried again.
+	waiters waitQueue
+	dirty   dirtyLink
+
+	// The engine's.
 	timer    timer
 	timerAt  clock.Time // when timer fires, while it is armed
 	shrinkAt clock.Time // when to look whether the rings can give their memory back
