@@ -24,7 +24,7 @@ demo: build ## the main job, on a veth pair of its own, in under a minute
 	@bin/kitd demo
 
 test: ## all tests; those on veth pairs run as root only
-	@scripts/need ip ping arping ethtool tcpdump kxdpgun iperf3 gcc nc socat curl
+	@scripts/need ip ping arping ethtool bpftool tcpdump kxdpgun iperf3 gcc nc socat curl
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
 
