@@ -293,6 +293,7 @@ func TestUDPWaits(t *testing.T) {
 			if end == "close" {
 				continue
 			}
+			require.NoError(t, c.SetWriteDeadline(time.Unix(1, 0)))
 			to := netip.AddrPortFrom(w.near.cards[0], portOf(c.LocalAddr()))
 			_, err := c.WriteToUDPAddrPort([]byte("x"), to)
 			wantTimeout(t, err)
