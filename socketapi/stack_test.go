@@ -226,3 +226,26 @@ func TestStackClosedUnderStreams(t *testing.T) {
 	}
 	require.NoError(t, h.Close())
 }
+
+// TCPInfo is TCP_INFO in Go's own types.
+func TestTCPInfo(t *testing.T) {
+	w := openStacks(t, true)
+	k := w.near.calls.(*Kit)
+	client, accepted := w.pair()
+	w.near.says(client, "question")
+	w.far.reads(accepted, "question")
+	eventually(t, "it is acknowledged", func() bool {
+		i, err := k.TCPInfo(client)
+		require.NoError(t, err)
+		return i.Delivered == uint64(len("question"))
+	})
+	i, err := k.TCPInfo(client)
+	require.NoError(t, err)
+	require.Equal(t, []string{"ESTABLISHED", "cubic"}, []string{i.State.String(), i.Congestion})
+	_, err = k.TCPInfo(w.near.tcp())
+	require.ErrorIs(t, err, ENOTCONN)
+	_, err = k.TCPInfo(w.near.udp())
+	require.ErrorIs(t, err, EOPNOTSUPP)
+	_, err = k.TCPInfo(4711)
+	require.ErrorIs(t, err, EBADF)
+}
