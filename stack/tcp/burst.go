@@ -22,10 +22,7 @@ const (
 // section 3.9.1.2 wants PSH where no more follows, and allows it elsewhere.
 func (c *Conn) endsBurst(n, allow int, first bool) bool {
 	b := &c.layer.burst
-	switch {
-	case first && n == allow:
-		return false
-	case first:
+	if first {
 		b.size, b.place = c.burstSize(), 0
 	}
 	b.place++

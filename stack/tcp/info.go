@@ -69,7 +69,7 @@ func (c *Conn) Info(now clock.Time) Info {
 		Retransmits: c.timer.retries, Probes: max(c.timer.probes, c.timer.keepSent),
 		Backoff:       max(c.timer.retries, c.timer.backoff),
 		Retransmitted: c.count.retransmitted, TotalLost: c.count.lost, Duplicates: c.count.duplicates,
-		Reorderings: c.count.reorderings, ReorderingExtent: c.count.extent, SegmentsIn: c.count.segsIn, SegmentsOut: c.count.segsOut,
+		Reorderings: c.count.reorderings, ReorderingExtent: cc.rack.extent, SegmentsIn: c.count.segsIn, SegmentsOut: c.count.segsOut,
 		Delivered: c.count.delivered, Received: c.count.received, PacingRate: c.pacingRate(),
 		SendWindow: c.snd.wnd, ReceiveWindow: c.rcvWnd(),
 		SendBuffer: c.tx.Limit(), ReceiveBuffer: c.rx.Limit(), Unsent: c.unsent(), Unread: c.rx.Used(),

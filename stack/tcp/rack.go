@@ -16,6 +16,7 @@ type rackState struct {
 	mult    uint8  // RACK.reo_wnd_mult
 	persist uint8  // RACK.reo_wnd_persist
 	seen    bool   // RACK.reordering_seen
+	extent  uint32 // of the worst reordering, in segments (RFC 4737 section 4.2.1)
 }
 
 // sentAfter reports whether a segment left after another; of one batch the one
@@ -43,7 +44,7 @@ func (c *Conn) rackArrived(now clock.Time, r *sent) {
 // beginning.
 func (c *Conn) reordered(by int32) {
 	c.count.reorderings++
-	c.count.extent = max(c.count.extent, uint32(max(0, by)+int32(c.snd.mss)-1)/uint32(c.snd.mss))
+	c.cc.rack.extent = max(c.cc.rack.extent, uint32(max(0, by)+int32(c.snd.mss)-1)/uint32(c.snd.mss))
 	c.cc.rack.seen = true
 }
 

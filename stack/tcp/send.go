@@ -215,7 +215,8 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 	if n > 0 && n == unsent && (!c.opt.more || c.snd.finWanted) {
 		r.mark |= pushed
 	}
-	if c.endsBurst(n, allow, first) || r.mark&pushed != 0 {
+	alone := first && n == allow // no burst to speak of
+	if !alone && c.endsBurst(n, allow, first) || r.mark&pushed != 0 {
 		s.Flags |= PSH
 	}
 	if n > 0 {

@@ -149,7 +149,6 @@ type counters struct {
 	lost          uint32
 	duplicates    uint32 // DSACKs
 	reorderings   uint32
-	extent        uint32 // of the worst of them, in segments (RFC 4737 section 4.2.1)
 }
 
 // Init prepares c, in state CLOSED, for a connection of this name over a path
