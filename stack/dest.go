@@ -83,7 +83,7 @@ func (e *Engine) fillDest(d *dest) {
 		return
 	}
 	if i := e.stack.ownerOf(d.addr); i != nil {
-		d.kind, d.mtu, d.inside = destInside, loopbackMTU, i.engine(uint32(e.queue))
+		d.kind, d.mtu, d.inside = destInside, loopbackMTU, i.engine(uint32(e.queue)).via
 		return
 	}
 	r, ok := e.iface.routes.lookup(d.addr)
