@@ -115,7 +115,7 @@ var dropReasons = [NumDropReasons]struct{ name, doc string }{
 	DropTCPOptions:         {"tcp-options", "The TCP options are malformed."},
 	DropTCPPort:            {"tcp-port", "A port of a TCP segment is 0."},
 	DropTCPNoPort:          {"tcp-no-port", "No connection or listening socket has the segment's ports; it was answered with RST unless it was one."},
-	DropTCPListenIgnored:   {"tcp-listen-ignored", "A listening socket has no use for the segment: it is neither SYN nor an ACK that it gave a cookie for."},
+	DropTCPListenIgnored:   {"tcp-listen-ignored", "A listening socket has no use for the segment: it is neither a SYN nor an ACK with a cookie, or a copy of one that another queue has just taken; an ACK was answered with RST."},
 	DropListenRefused:      {"listen-refused", "The listening socket holds as many clients as it was told to; the SYN was answered with RST."},
 	DropListenOverflow:     {"listen-overflow", "As many connections wait for Accept as the backlog allows; the peer will try again."},
 	DropSocketFull:         {"socket-full", "The socket's receive buffer is full."},

@@ -13,17 +13,21 @@ func (mute) CanSend() bool    { return false }
 func (mute) Alloc() []byte    { return nil }
 func (mute) Send([]byte) bool { return false }
 
-// muteQueue1 makes the second of two queues receive only.
-func muteQueue1(s *setup) {
-	s.queues = 2
-	n := 0
-	s.wrap = func(l Link) Link {
-		if n++; n == 2 {
-			return mute{l}
+// muteQueue makes one of two queues receive only.
+func muteQueue(which int) func(*setup) {
+	return func(s *setup) {
+		s.queues = 2
+		n := -1
+		s.wrap = func(l Link) Link {
+			if n++; n == which {
+				return mute{l}
+			}
+			return l
 		}
-		return l
 	}
 }
+
+var muteQueue1 = muteQueue(1)
 
 // What arrives where nothing can be sent is answered by a queue that can.
 func TestReceiveOnlyQueue(t *testing.T) {

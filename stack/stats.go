@@ -14,7 +14,7 @@ type Stats struct {
 	RxForwarded uint64 // frames that came over from another engine
 
 	Delivered uint64 // packets that reached a socket or a handler; with ones that complete a datagram
-	Answered  uint64 // packets that the stack answered itself: ARP requests, echo requests
+	Answered  uint64 // packets that the stack answered itself: ARP requests, echo requests, SYNs with a cookie
 	Consumed  uint64 // packets that did their work inside: ARP replies, ICMP errors, fragments of finished datagrams
 	Forwarded uint64 // frames handed to another engine
 	Copied    uint64 // ARP packets and path MTUs shown to another engine as well; no end of a packet

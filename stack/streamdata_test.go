@@ -249,6 +249,24 @@ func TestStreamTransmitRingFull(t *testing.T) {
 	require.Equal(t, uint64(1), h.Stats().TxDrops[DropTransmitFull])
 }
 
+// A kernel that leaves checksums to the card puts the pseudo-header's sum into the field: a link that brings such segments says so.
+func TestStreamPartialChecksums(t *testing.T) {
+	h := newHost(t)
+	h.listens(hostIP+":80", ListenConfig{Count: 1})
+	k := h.talk(80, 4000)
+	k.ip.partial = true
+	k.ends("tcp-checksum", "S 0:0 mss 1460")
+	h = newHost(t, func(s *setup) { s.partial = true })
+	l := h.listens(hostIP+":80", ListenConfig{Count: 1})
+	k = h.talk(80, 4000)
+	k.ip.partial = true
+	k.handshake()
+	k.sends("P. 1:11 ack 1")
+	k.gets(". 1:1 ack 11")
+	l.accepts().reads(10)
+	require.Equal(t, uint64(3), h.Stats().PartialChecksums)
+}
+
 // RFC 9293 §3.8.5: urgent bytes stay in line.
 func TestStreamUrgentData(t *testing.T) {
 	h := newHost(t)

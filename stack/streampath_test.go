@@ -180,6 +180,34 @@ func TestStreamsFailWithTheirNeighbour(t *testing.T) {
 	h.wantNoStreams()
 }
 
+// A neighbour that makes room for another one in the middle of a step takes its connections with it, and none is forgotten.
+func TestStreamsFailWhileOthersAreServed(t *testing.T) {
+	h := newHost(t, func(s *setup) { s.Limits.Neighbours = 2 })
+	h.keepPeer()
+	dial := func(to string) *stream {
+		s := &stream{Stream: h.NewStream(), h: h}
+		require.Equal(t, syscall.EINPROGRESS, s.Connect(ap(to+":80")))
+		return s
+	}
+	first := dial(otherIP)
+	h.want(broadcastTo + "arp who-has 10.0.0.3 tell 10.0.0.1")
+	second := dial("10.0.0.4")
+	h.want(broadcastTo + "arp who-has 10.0.0.4 tell 10.0.0.1")
+	first.wantFailed(syscall.EHOSTUNREACH, "its neighbour made room")
+	k, third := h.dials()
+	k.gets("S 0:0")
+	fourth := dial("10.0.0.5")
+	h.want(broadcastTo + "arp who-has 10.0.0.5 tell 10.0.0.1")
+	second.wantFailed(syscall.EHOSTUNREACH, "and so did this one's")
+	k.sends("R. 0:0 ack 1")
+	third.wantFailed(syscall.ECONNREFUSED, "it is served still")
+	for _, s := range []*stream{first, second, third, fourth} {
+		require.NoError(t, s.Close())
+	}
+	h.wantIdle("all is said")
+	h.wantNoStreams()
+}
+
 // With a neighbour table that is full of entries in use nothing is sent, and nothing is lost by that.
 func TestStreamNeighbourTableFull(t *testing.T) {
 	h := newHost(t, func(s *setup) { s.Limits.Neighbours = 1 })
@@ -413,4 +441,17 @@ func TestStreamEventsAreTold(t *testing.T) {
 	told(false, "not yet")
 	k.sends("S. 0:0 ack 1 mss 1460")
 	told(true, "it is connected")
+	s.Unwatch(w)
+
+	for _, want := range []Events{0, Writable, Readable} {
+		s := h.NewStream()
+		require.Equal(t, syscall.EINPROGRESS, s.Connect(ap(otherIP+":80")))
+		s.Watch(w, want)
+		told(false, "its neighbour is being asked for")
+		h.wait(seconds(3.1))
+		told(true, "a failure that no segment brought is told too")
+		require.Equal(t, syscall.EHOSTUNREACH, s.TakeError())
+		s.Unwatch(w)
+		h.wait(seconds(2))
+	}
 }

@@ -274,6 +274,24 @@ func TestStreamOnAReceiveOnlyQueue(t *testing.T) {
 	h.wantIdle("all is said")
 }
 
+// Connections inside never come to a queue that only receives, or what is sent to them there would be taken for the card's.
+func TestStreamInsideBesideAReceiveOnlyQueue(t *testing.T) {
+	for _, which := range []int{0, 1} {
+		h := newHost(t, muteQueue(which))
+		l := h.listens("127.0.0.1:80", ListenConfig{Backlog: 100})
+		for range 4 {
+			c := &stream{Stream: h.NewStream(), h: h}
+			require.NoError(t, c.Bind(ap(hostIP+":0")))
+			require.Equal(t, syscall.EINPROGRESS, c.Connect(ap("127.0.0.1:80")))
+			h.settle()
+			require.True(t, c.Connected())
+			s := l.accepts()
+			s.writes(1000)
+			c.reads(1000)
+		}
+	}
+}
+
 // Connections that the host begins are spread over its queues.
 func TestStreamsAreSpread(t *testing.T) {
 	h := newHost(t, fourQueues)

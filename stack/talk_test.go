@@ -170,6 +170,9 @@ func (k *talk) gets(description string) sent {
 
 // describe is what gets compares.
 func (k *talk) describe(f sent, like string) string {
+	if f.ethernet().Type != wire.EtherTypeIPv4 || f.ip().Protocol() != wire.ProtocolTCP {
+		return wire.Dump(f)
+	}
 	t, p := f.tcp(), k.ip.filled()
 	if f.ip().Dst() != addr(p.from) || t.SrcPort() != k.hostPort || t.DstPort() != k.peerPort {
 		return wire.Dump(f)
@@ -385,6 +388,15 @@ func wantNoStreams(t testing.TB, s *Stack) {
 		require.Empty(t, e.listeners)
 		require.Empty(t, e.active)
 		require.Zero(t, e.sockets)
+		for level := range e.wheel.slots {
+			for slot := range e.wheel.slots[level] {
+				head := &e.wheel.slots[level][slot]
+				for tm := head.next; tm != nil && tm != head; tm = tm.next {
+					_, ok := tm.owner.(*Stream)
+					require.False(t, ok, "a timer of a stream runs")
+				}
+			}
+		}
 	}
 	for _, i := range s.ifaces() {
 		if i.flows == nil {

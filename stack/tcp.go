@@ -281,10 +281,13 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	if d := c.Deadline(); d != clock.Never && d <= e.now {
 		c.Timeout(e.now)
 	}
-	d := e.dest(st.id.Remote)
-	if int32(d.mtu) != st.mtu.Load() {
-		st.mtu.Store(int32(d.mtu))
-		c.SetMTU(d.mtu)
+	var d *dest
+	if c.State() != tcp.Closed { // which has an RST at most: nobody looks for a neighbour on its account
+		d = e.dest(st.id.Remote)
+		if int32(d.mtu) != st.mtu.Load() {
+			st.mtu.Store(int32(d.mtu))
+			c.SetMTU(d.mtu)
+		}
 	}
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
 	more = c.Emit(e.now, &e.tcpOut)
@@ -493,7 +496,7 @@ func (e *Engine) schedule(st *Stream) {
 type segmentWriter struct {
 	e      *Engine
 	id     *tcp.ID
-	dest   *dest
+	dest   *dest // nil: to be looked up
 	ipOpt  uint32
 	failed syscall.Errno // why a segment went nowhere, where that is known at once
 }
@@ -501,6 +504,9 @@ type segmentWriter struct {
 // Send implements tcp.Output.
 func (w *segmentWriter) Send(s *tcp.Segment) bool {
 	e := w.e
+	if w.dest == nil {
+		w.dest = e.dest(w.id.Remote)
+	}
 	syn := s.Flags&tcp.SYN != 0
 	options := s.Options.Len(syn)
 	header := wire.IPv4Len + wire.TCPLen + options
@@ -545,7 +551,7 @@ func (w *segmentWriter) dropped() bool {
 
 // sendSegment sends a segment that no connection does.
 func (e *Engine) sendSegment(id *tcp.ID, s *tcp.Segment, ipOpt uint32) {
-	w := segmentWriter{e: e, id: id, dest: e.dest(id.Remote), ipOpt: ipOpt}
+	w := segmentWriter{e: e, id: id, ipOpt: ipOpt}
 	if !w.Send(s) {
 		e.refuse(DropTransmitFull)
 	}
