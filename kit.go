@@ -66,7 +66,7 @@ type Kit struct {
 // stays with the kernel; Close, or the end of the process however it comes, gives everything back.
 //
 // It needs root; or CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON, with CAP_IPC_LOCK or a memlock limit that the
-// packet memory fits in (8 MiB a queue), and in shared mode CAP_NET_BIND_SERVICE for ports below 1024. Errors say what to do.
+// packet memory fits in (16 MiB a queue), and in shared mode CAP_NET_BIND_SERVICE for ports below 1024. Errors say what to do.
 func Open(cfg Config) (*Kit, error) {
 	if cfg.Interface == "" {
 		return nil, errors.New("kit: no interface was named: set Config.Interface to the card's name, such as \"eth0\"")

@@ -90,7 +90,7 @@ type Config struct {
 	FrameSize int
 	// Frames is the number of chunks of each queue, from twice RingSize to 32768; 0 means twice RingSize.
 	Frames int
-	// RingSize is the number of entries of each queue's RX and TX ring, a power of two from 64 to 16384; 0 means 2048.
+	// RingSize is the number of entries of each queue's RX and TX ring, a power of two from 64 to 16384; 0 means 4096.
 	RingSize int
 	// BusyPoll lets the engine's system calls do the driver's work (SO_PREFER_BUSY_POLL): lower latency on real cards
 	// for the price of a processor. It is left off where the kernel or the driver does not have it.
@@ -105,7 +105,7 @@ type Config struct {
 
 // Bounds of what Config takes.
 const (
-	defaultRing = 2048
+	defaultRing = 4096
 	leastRing   = 64
 	mostRing    = 1 << 14
 	mostFrames  = 1 << 15

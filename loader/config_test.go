@@ -35,14 +35,14 @@ func TestPlan(t *testing.T) {
 		want   geometry
 		rings  ringSizes
 	}{
-		{"defaults", Config{}, 1500, geometry{2048, 4096, 2048, 1, 0, 1500, 1518}, ringSizes{2048, 2048, 4096, 2048}},
-		{"the largest MTU of small frames", Config{}, 1774, geometry{2048, 4096, 2048, 1, 0, 1774, 1792}, ringSizes{2048, 2048, 4096, 2048}},
-		{"the smallest of large frames", Config{}, 1775, geometry{4096, 4096, 2048, 1, 0, 1775, 1793}, ringSizes{2048, 2048, 4096, 2048}},
-		{"small frames by request", Config{FrameSize: 2048}, 1775, geometry{2048, 4096, 2048, 1, 0, 1775, 1793}, ringSizes{2048, 2048, 4096, 2048}},
-		{"jumbo", Config{}, 9000, geometry{4096, 4096, 2048, 3, 682, 9000, 9018}, ringSizes{2048, 2048, 4096, 2048}},
-		{"jumbo in small frames", Config{FrameSize: 2048}, 9000, geometry{2048, 4096, 2048, 5, 409, 9000, 9018}, ringSizes{2048, 2048, 4096, 2048}},
-		{"jumbo card, small MTU", Config{MTU: 1500}, 9000, geometry{4096, 4096, 2048, 1, 0, 1500, 9018}, ringSizes{2048, 2048, 4096, 2048}},
-		{"the longest there is", Config{}, 65535, geometry{4096, 4096, 2048, 17, 120, 65535, 65553}, ringSizes{2048, 2048, 4096, 2048}},
+		{"defaults", Config{}, 1500, geometry{2048, 8192, 4096, 1, 0, 1500, 1518}, ringSizes{4096, 4096, 8192, 4096}},
+		{"the largest MTU of small frames", Config{}, 1774, geometry{2048, 8192, 4096, 1, 0, 1774, 1792}, ringSizes{4096, 4096, 8192, 4096}},
+		{"the smallest of large frames", Config{}, 1775, geometry{4096, 8192, 4096, 1, 0, 1775, 1793}, ringSizes{4096, 4096, 8192, 4096}},
+		{"small frames by request", Config{FrameSize: 2048}, 1775, geometry{2048, 8192, 4096, 1, 0, 1775, 1793}, ringSizes{4096, 4096, 8192, 4096}},
+		{"jumbo", Config{}, 9000, geometry{4096, 8192, 4096, 3, 1365, 9000, 9018}, ringSizes{4096, 4096, 8192, 4096}},
+		{"jumbo in small frames", Config{FrameSize: 2048}, 9000, geometry{2048, 8192, 4096, 5, 819, 9000, 9018}, ringSizes{4096, 4096, 8192, 4096}},
+		{"jumbo card, small MTU", Config{MTU: 1500}, 9000, geometry{4096, 8192, 4096, 1, 0, 1500, 9018}, ringSizes{4096, 4096, 8192, 4096}},
+		{"the longest there is", Config{}, 65535, geometry{4096, 8192, 4096, 17, 240, 65535, 65553}, ringSizes{4096, 4096, 8192, 4096}},
 		{"more frames than two rings", Config{RingSize: 64, Frames: 3000}, 1500, geometry{2048, 3000, 64, 1, 0, 1500, 1518}, ringSizes{64, 64, 4096, 64}},
 		{"the largest", Config{RingSize: 16384}, 1500, geometry{2048, 32768, 16384, 1, 0, 1500, 1518}, ringSizes{16384, 16384, 32768, 16384}},
 	} {
@@ -67,7 +67,7 @@ func TestPlanRefuses(t *testing.T) {
 		{Config{RingSize: 32}, 1500, ErrConfig, "a ring size of 32"},
 		{Config{RingSize: 32768}, 1500, ErrConfig, "a ring size of 32768"},
 		{Config{RingSize: -64}, 1500, ErrConfig, "a ring size of -64"},
-		{Config{Frames: 4095}, 1500, ErrConfig, "4095 frames with rings of 2048: want from 4096"},
+		{Config{Frames: 8191}, 1500, ErrConfig, "8191 frames with rings of 4096: want from 8192"},
 		{Config{Frames: 32769}, 1500, ErrConfig, "to 32768"},
 		{Config{FrameSize: 8192}, 1500, ErrConfig, "a frame size of 8192 bytes: AF_XDP has 2048 and 4096"},
 		{Config{Interface: "eth0", MTU: 9000}, 1500, ErrConfig, "ip link set dev eth0 mtu 9000"},

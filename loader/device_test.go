@@ -507,7 +507,7 @@ func TestInfoFollowsTheInterface(t *testing.T) {
 	require.Equal(t, "veth", info.Driver)
 	require.True(t, info.Present && info.Up && info.Running && info.PartialChecksums)
 	require.Equal(t, AttachNative, info.Attach)
-	require.Equal(t, [5]int{1500, 1500, 2048, 4096, 2048}, [5]int{info.MTU, info.DeviceMTU, info.FrameSize, info.Frames, info.RingSize})
+	require.Equal(t, [5]int{1500, 1500, 2048, 8192, 4096}, [5]int{info.MTU, info.DeviceMTU, info.FrameSize, info.Frames, info.RingSize})
 	require.Equal(t, [2]int{2, 2}, [2]int{info.RxQueues, info.TxQueues})
 	require.NotZero(t, info.ProgramID)
 	require.NotZero(t, info.LinkID)

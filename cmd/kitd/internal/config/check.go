@@ -13,7 +13,7 @@ const (
 	minRing     = 64    // descriptors: one batch
 	maxRing     = 16384
 	maxFrames   = 32768 // the fill and completion rings hold all frames
-	defaultRing = 2048
+	defaultRing = 4096
 	maxPath     = 107 // bytes of sun_path without its end
 )
 

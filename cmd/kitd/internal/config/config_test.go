@@ -130,7 +130,7 @@ func TestRefusals(t *testing.T) {
 		{"--frames 50000", "", "frames 50000 is more than the 32768 that the rings hold: use less"},
 		{"--ring-size 100", "", "ring-size 100 is not a power of two from 64 to 16384"},
 		{"--ring-size 32768", "", "ring-size 32768 is not a power of two from 64 to 16384"},
-		{"--frames 1024", "", "frames 1024 can't fill a receive and a transmit ring of 2048 each: use frames 4096 or more, or a smaller ring-size"},
+		{"--frames 1024", "", "frames 1024 can't fill a receive and a transmit ring of 4096 each: use frames 8192 or more, or a smaller ring-size"},
 		{"--mtu 60", "", "mtu 60 is not from 68 to 65535 bytes"},
 		{"--mtu 70000", "", "mtu 70000 is not from 68 to 65535 bytes"},
 		{"--mtu zero", "", "is not a positive number"},

@@ -61,7 +61,7 @@ var options = []option{
 		set: number(func(c *Config) *int { return &c.FrameSize }), fixed: cardIsOpen},
 	{name: "frames", argument: "N", usage: "frame buffers a queue (default: twice the ring size)",
 		set: number(func(c *Config) *int { return &c.Frames }), fixed: cardIsOpen},
-	{name: "ring-size", argument: "N", usage: "descriptors of the receive and of the transmit ring, a power of two (default 2048)",
+	{name: "ring-size", argument: "N", usage: "descriptors of the receive and of the transmit ring, a power of two (default 4096)",
 		set: number(func(c *Config) *int { return &c.RingSize }), fixed: cardIsOpen},
 	{name: "log", argument: "text|json", fallback: []string{"text"}, usage: "form of the log on stderr",
 		set: choice(func(c *Config) *string { return &c.Log }, "text", "json"), fixed: "the log has been begun in the old form"},
