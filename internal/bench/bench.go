@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -37,7 +38,10 @@ type Options struct {
 	GVisor, NoGVisor string
 	// GeneratorCPU and SubjectCPU are the cores to bind to.
 	GeneratorCPU, SubjectCPU int
-	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes less
+	// CoreToCore is the most that a cache line may take from one of these cores to the other when a round of measurements
+	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
+	CoreToCore time.Duration
+	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other options of DefaultOptions(true) all takes less
 	// than a minute.
 	Smoke bool
 }
@@ -73,6 +77,12 @@ func (o *Options) check() error {
 	if o.Request < 1 || o.Request > 1<<10 {
 		return fmt.Errorf("bench: a request of %d bytes: want 1 to %d", o.Request, 1<<10)
 	}
+	if o.CoreToCore < 0 {
+		return fmt.Errorf("bench: a way from core to core of %v: want more, or 0 for any", o.CoreToCore)
+	}
+	if o.CoreToCore > 0 && o.oneCore() {
+		return fmt.Errorf("bench: the way from core to core can't be %v: there is one core, CPU %d", o.CoreToCore, o.SubjectCPU)
+	}
 	names := func(kind string, asked, have []string) error {
 		for _, name := range asked {
 			if !slices.Contains(have, name) {
@@ -103,6 +113,10 @@ type runner struct {
 	subjects []Subject          // those that were asked for
 	address  netip.AddrPort     // of the kernel and of who shares its address
 	owned    netip.AddrPort     // of who has an address that the kernel does not have
+
+	distance func() (float64, error) // between the two cores, as coreToCore; nil where there is one
+	patience time.Duration           // what is left of nearPatience
+	tooFar   bool                    // whether it did not suffice
 }
 
 // servicePort is where subjects serve.
@@ -121,7 +135,10 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 		}
 		defer restore()
 	}
-	r := &runner{opts: opts, out: out}
+	r := &runner{opts: opts, out: out, patience: nearPatience}
+	if !opts.oneCore() {
+		r.distance = func() (float64, error) { return coreToCore(opts.GeneratorCPU, opts.SubjectCPU) }
+	}
 	if r.dir, err = os.MkdirTemp("", "kit-bench-"); err != nil {
 		return report, fmt.Errorf("bench: make a directory: %w", err)
 	}
@@ -151,6 +168,7 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 		}
 		report.Workloads = append(report.Workloads, measured)
 	}
+	report.Notes = append(report.Notes, r.placementNotes(report.Workloads)...)
 	report.Goals = report.goals()
 	return report, nil
 }
@@ -168,7 +186,8 @@ func (r *Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// measure runs one workload: every subject once in each repetition, each time beginning with another.
+// measure runs one workload in rounds: in each every subject once, and each begins with another. Rounds are added until as many
+// as were asked for are comparable, or there are too many.
 func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	done := Workload{Name: w.name, Title: w.title, Columns: w.columns}
 	subjects := slices.DeleteFunc(slices.Clone(r.subjects), func(s Subject) bool {
@@ -177,30 +196,79 @@ func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	for _, s := range subjects {
 		done.Results = append(done.Results, Result{Subject: s.Name})
 	}
-	for n := range r.opts.Repetitions {
-		for i := range subjects {
-			at := (i + n) % len(subjects)
-			result := &done.Results[at]
-			if result.Error != "" {
-				continue
-			}
-			sample, err := w.measure(ctx, r, subjects[at])
-			if ctx.Err() != nil {
-				return done, ctx.Err()
-			}
-			if err != nil {
-				*result = Result{Subject: result.Subject, Error: err.Error()}
-				fmt.Fprintf(r.out, "%s %d/%d %s: %v\n", w.name, n+1, r.opts.Repetitions, result.Subject, err)
-				continue
-			}
-			result.Samples = append(result.Samples, sample)
-			first := w.columns[0]
-			fmt.Fprintf(r.out, "%s %d/%d %s: %s\n", w.name, n+1, r.opts.Repetitions, result.Subject,
-				first.Unit.format(sample[first.Key]))
+	for n := 0; r.another(&done, n); n++ {
+		if err := r.round(ctx, w, subjects, &done, n); err != nil {
+			return done, err
 		}
+	}
+	if r.distance != nil {
+		done.settle(r.opts.near())
 	}
 	done.summarize()
 	return done, nil
+}
+
+// another says whether a workload needs one more round than the n that it had.
+func (r *runner) another(w *Workload, n int) bool {
+	asked := r.opts.Repetitions
+	if n < asked {
+		return true
+	}
+	rounds := w.rounds() // none where each subject has failed
+	return r.distance != nil && !r.opts.Smoke && n < asked+extraRounds*asked && len(rounds) > 0 &&
+		len(choose(rounds, r.opts.near())) < asked
+}
+
+// round measures every subject once, as the workload's nth round from 0.
+func (r *runner) round(ctx context.Context, w workload, subjects []Subject, done *Workload, n int) error {
+	number := fmt.Sprintf("%d/%d", n+1, r.opts.Repetitions)
+	if extra := n - r.opts.Repetitions; extra >= 0 {
+		number = fmt.Sprintf("extra %d/%d", extra+1, extraRounds*r.opts.Repetitions)
+	}
+	if err := r.waitNear(ctx); err != nil {
+		return err
+	}
+	for i := range subjects {
+		at := (i + n) % len(subjects)
+		result := &done.Results[at]
+		if result.Error != "" {
+			continue
+		}
+		sample, err := r.sample(ctx, w, subjects[at])
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			*result = Result{Subject: result.Subject, Error: err.Error()}
+			fmt.Fprintf(r.out, "%s %s %s: %v\n", w.name, number, result.Subject, err)
+			continue
+		}
+		result.Samples = append(result.Samples, sample)
+		first := w.columns[0]
+		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.format(sample[first.Key]))
+		if r.distance != nil {
+			fmt.Fprintf(r.out, ", core to core %s, then %s", betweenCores(sample[beforeKey]), betweenCores(sample[afterKey]))
+		}
+		fmt.Fprintln(r.out)
+	}
+	return nil
+}
+
+// sample measures a subject once, and how far apart the cores are before and after.
+func (r *runner) sample(ctx context.Context, w workload, s Subject) (Sample, error) {
+	way := Sample{}
+	if err := r.placed(way, beforeKey); err != nil {
+		return nil, err
+	}
+	sample, err := w.measure(ctx, r, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.placed(way, afterKey); err != nil {
+		return nil, err
+	}
+	maps.Copy(sample, way)
+	return sample, nil
 }
 
 // choose fills in the subjects that were asked for, and which of them are missing. One that was asked for by name must not
@@ -297,7 +365,7 @@ func (r *runner) notes() []string {
 		"All offloads are off, as frames come from a wire. With them on, the kernel is faster than AF_XDP at receiving from " +
 			"a UDP GSO sender, and at sending with UDP GSO.",
 		c,
-		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions. All that is measured runs at nice %d, "+
+		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions, unless a note below says how many count. All that is measured runs at nice %d, "+
 			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, child.Ahead),
 		"Where as much was received as offered, the generator was the limit and not the subject; and a subject that does not " +
 			"sleep while it waits uses its whole core, whatever it receives.",
@@ -306,6 +374,30 @@ func (r *runner) notes() []string {
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.stream }) {
 		notes = append(notes, streamNotes(r.opts.Request)...)
+	}
+	return notes
+}
+
+// placementNotes say what could mislead a reader who does not know how far apart the cores were.
+func (r *runner) placementNotes(measured []Workload) []string {
+	if r.distance == nil {
+		return []string{"There is one core, and so no way from core to core that could have changed between measurements."}
+	}
+	notes := []string{fmt.Sprintf("core to core is how long a cache line takes from CPU %d to CPU %d, before and after each measurement. "+
+		"The host of a virtual machine moves its CPUs, and all that is measured follows: compare what was measured at the same.",
+		r.opts.GeneratorCPU, r.opts.SubjectCPU)}
+	if r.tooFar {
+		notes = append(notes, fmt.Sprintf("The cores did not come as near as %v in the %v that the run waited for it, and then it "+
+			"measured wherever they were.", r.opts.CoreToCore, nearPatience))
+	}
+	for i := range measured {
+		w := &measured[i]
+		if w.Placement == nil {
+			continue // no subject could be measured
+		}
+		if note := w.Placement.note(w.Name, r.opts.Repetitions); note != "" {
+			notes = append(notes, note)
+		}
 	}
 	return notes
 }

@@ -41,6 +41,8 @@ type Workload struct {
 	// Columns are the values that each repetition gave; the first is the one that ratios compare.
 	Columns []Column `json:"columns"`
 	Results []Result `json:"results"`
+	// Placement says how far apart the cores were; nil where there is one core or nothing could be measured.
+	Placement *Placement `json:"placement,omitempty"`
 }
 
 // Column describes one measured value.
@@ -75,13 +77,15 @@ type Result struct {
 	Median map[string]float64 `json:"median"`
 	Min    map[string]float64 `json:"min"`
 	Max    map[string]float64 `json:"max"`
-	// Samples are the repetitions, in order.
+	// Samples are the repetitions that count, in order, and LeftOut those in rounds that do not (see Placement).
 	Samples []Sample `json:"samples"`
+	LeftOut []Sample `json:"left_out,omitempty"`
 	// Error says why the subject could not be measured; then the rest is empty.
 	Error string `json:"error,omitempty"`
 }
 
-// Sample is one repetition: a value for each column's key.
+// Sample is one repetition: a value for each column's key, and how long a cache line took from core to core, in ns,
+// "core_to_core_before_ns" and "core_to_core_after_ns".
 type Sample map[string]float64
 
 // summarize fills in the medians and the ratios to the references.
@@ -223,6 +227,9 @@ func (w *Workload) write(b *strings.Builder) {
 			fmt.Fprint(t, "\tmin … max")
 		}
 	}
+	if w.Placement != nil {
+		fmt.Fprint(t, "\tcore to core")
+	}
 	fmt.Fprintln(t)
 	for _, r := range w.Results {
 		fmt.Fprintf(t, "  %s", r.Subject)
@@ -246,6 +253,9 @@ func (w *Workload) write(b *strings.Builder) {
 			if i == 0 {
 				fmt.Fprintf(t, "\t%s … %s", c.Unit.format(r.Min[c.Key]), c.Unit.format(r.Max[c.Key]))
 			}
+		}
+		if w.Placement != nil {
+			fmt.Fprintf(t, "\t%s", r.span())
 		}
 		fmt.Fprintln(t)
 	}

@@ -512,7 +512,8 @@ func TestBench(t *testing.T) {
 	want.Subjects, want.Repetitions = []string{"kit handler", "Go net"}, 2
 	require.Equal(t, want, got)
 
-	run("--gvisor", "bin/gvisor-rival", "--request", "64")
+	run("--gvisor", "bin/gvisor-rival", "--request", "64", "--core-to-core", "120ns")
+	require.Equal(t, 120*time.Nanosecond, got.CoreToCore)
 	require.Equal(t, "bin/gvisor-rival", got.GVisor)
 	require.Equal(t, 64, got.Request)
 	run("--no-gvisor", "its build fails")
