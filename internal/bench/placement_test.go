@@ -51,7 +51,7 @@ func TestCoreToCoreEndsOnABusyCore(t *testing.T) {
 
 func TestBallEndsWithoutTheOther(t *testing.T) {
 	b := &ball{deadline: time.Now().Add(time.Millisecond)}
-	var took [1 + throwTimings]time.Duration
+	var took [1 + throwTimings]int64
 	require.Zero(t, b.throw(&took))
 	b = &ball{deadline: time.Now().Add(time.Millisecond)}
 	b.throwBack()

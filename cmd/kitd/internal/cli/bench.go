@@ -34,8 +34,8 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.IntVar(&given.Repetitions, "repetitions", given.Repetitions, "how often each subject is measured")
 	flags.DurationVar(&given.Window, "window", given.Window, "how long one measurement takes")
 	flags.IntVar(&given.Request, "request", given.Request, "`BYTES` of a request and of its answer in tcp-roundtrip")
-	flags.DurationVar(&given.CoreToCore, "core-to-core", 0, "before each round, wait until a cache line takes at most this `TIME` "+
-		"from core to core,\n10 minutes in all (default: measure wherever the cores are)")
+	flags.DurationVar(&given.CoreToCore, "core-to-core", 0, "before each round, wait until a cache line takes this `TIME` or less from\n"+
+		"core to core, 10 minutes in all (default: no waiting)")
 	flags.StringVar(&given.GVisor, "gvisor", "", "`PATH` of gvisor-rival, which is gVisor's subjects")
 	flags.StringVar(&given.NoGVisor, "no-gvisor", "", "`WHY` there is no gvisor-rival, for the report")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
