@@ -41,8 +41,8 @@ type Options struct {
 	// CoreToCore is the most that a cache line may take from one of these cores to the other when a round of measurements
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
-	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other options of DefaultOptions(true) all takes less
-	// than a minute.
+	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other
+	// options of DefaultOptions(true) all takes less than a minute.
 	Smoke bool
 }
 
@@ -365,8 +365,9 @@ func (r *runner) notes() []string {
 		"All offloads are off, as frames come from a wire. With them on, the kernel is faster than AF_XDP at receiving from " +
 			"a UDP GSO sender, and at sending with UDP GSO.",
 		c,
-		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions, unless a note below says how many count. All that is measured runs at nice %d, "+
-			"and still other work on the machine makes 1.3 times either way normal.", r.opts.Payload, r.opts.Repetitions, child.Ahead),
+		fmt.Sprintf("Datagrams of %d bytes. Each value is the median of %d repetitions, unless a note below says how many count. "+
+			"All that is measured runs at nice %d, and still other work on the machine makes 1.3 times either way normal.",
+			r.opts.Payload, r.opts.Repetitions, child.Ahead),
 		"Where as much was received as offered, the generator was the limit and not the subject; and a subject that does not " +
 			"sleep while it waits uses its whole core, whatever it receives.",
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
@@ -383,12 +384,13 @@ func (r *runner) placementNotes(measured []Workload) []string {
 	if r.distance == nil {
 		return []string{"There is one core, and so no way from core to core that could have changed between measurements."}
 	}
-	notes := []string{fmt.Sprintf("core to core is how long a cache line takes from CPU %d to CPU %d, before and after each measurement. "+
-		"The host of a virtual machine moves its CPUs, and all that is measured follows: compare what was measured at the same.",
+	notes := []string{fmt.Sprintf("core to core is how long a cache line takes from CPU %d to CPU %d, before and after each "+
+		"measurement. The host of a virtual machine moves its CPUs, and all that is measured follows: compare what was measured "+
+		"at the same.",
 		r.opts.GeneratorCPU, r.opts.SubjectCPU)}
 	if r.tooFar {
-		notes = append(notes, fmt.Sprintf("The cores did not come as near as %v in the %v that the run waited for it, and then it "+
-			"measured wherever they were.", r.opts.CoreToCore, nearPatience))
+		notes = append(notes, fmt.Sprintf("The cores did not come as near as %v in the %v that the run waited for it, and then "+
+			"it measured wherever they were.", r.opts.CoreToCore, nearPatience))
 	}
 	for i := range measured {
 		w := &measured[i]

@@ -25,8 +25,8 @@
 // The host of a virtual machine moves its CPUs, and with how far apart two of them are changes what can be measured on them, by
 // as much as two. So how long a cache line takes from one core to the other is measured before and after each measurement, and
 // kept with it. A round is comparable where all these times are within a factor of 1.5; the rounds that count are the largest
-// set of such that are within that factor together, the nearest of several as large. Rounds are added, up to twice as many as were
-// asked for and none in a smoke run, until as many count as were asked for. The others are left out, and the report says how many
-// and why; where no round is comparable, all count and the report says that. That the cores moved away and back within one
-// measurement goes unnoticed.
+// set of such that are within that factor together, the nearest of several as large. Rounds are added, up to twice as many as
+// were asked for and none in a smoke run, until as many count as were asked for. The others are left out, and the report says
+// how many and why; where no round is comparable, all count and the report says that. That the cores moved away and back
+// within one measurement goes unnoticed.
 package bench

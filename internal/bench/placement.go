@@ -153,12 +153,14 @@ func (r *runner) waitNear(ctx context.Context) error {
 		}
 		if r.patience <= 0 {
 			r.tooFar = true
-			fmt.Fprintf(r.out, "the cores have not come as near as %v in %v: measuring wherever they are\n", r.opts.CoreToCore, nearPatience)
+			fmt.Fprintf(r.out, "the cores have not come as near as %v in %v: measuring wherever they are\n",
+				r.opts.CoreToCore, nearPatience)
 			return nil
 		}
 		if !said {
 			said = true
-			fmt.Fprintf(r.out, "core to core %s: waiting for %v, for %v at most\n", betweenCores(ns), r.opts.CoreToCore, r.patience)
+			fmt.Fprintf(r.out, "core to core %s: waiting for %v, for %v at most\n",
+				betweenCores(ns), r.opts.CoreToCore, r.patience)
 		}
 		if err := pause(ctx, nearEvery); err != nil {
 			return err

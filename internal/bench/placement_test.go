@@ -93,7 +93,8 @@ func TestWaitsForNearCoresTenMinutesInAll(t *testing.T) {
 			require.NoError(t, r.waitNear(t.Context()))
 		}
 		require.Equal(t, nearPatience, time.Since(start))
-		require.Contains(t, out.String(), "for 9m58s at most\nthe cores have not come as near as 120ns in 10m0s: measuring wherever they are\n")
+		require.Contains(t, out.String(), "for 9m58s at most\n"+
+			"the cores have not come as near as 120ns in 10m0s: measuring wherever they are\n")
 		require.Contains(t, r.placementNotes(nil)[1], "did not come as near as 120ns in the 10m0s")
 	})
 }

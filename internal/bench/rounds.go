@@ -45,9 +45,9 @@ func (s span) comparable() bool { return s.min > 0 && s.max <= comparableWithin*
 // String writes both ends.
 func (s span) String() string { return betweenCores(s.min) + " … " + betweenCores(s.max) }
 
-// choose returns the indices of the rounds that count: of all sets of rounds at one placement the largest, and of several as large
-// the one with the nearest cores. Where any is as near as was asked for (ns, 0: nothing was), only such do. It returns none where
-// the cores moved in each round.
+// choose returns the indices of the rounds that count: of all sets of rounds at one placement the largest, and of several as
+// large the one with the nearest cores. Where any is as near as was asked for (ns, 0: nothing was), only such do. It returns
+// none where the cores moved in each round.
 func choose(rounds []span, near float64) (counted []int) {
 	best := noSpan
 	asAsked := func(s span) bool { return s.min <= near }
@@ -146,8 +146,8 @@ func (w *Workload) settle(near float64) {
 func (p *Placement) note(workload string, asked int) string {
 	at := span{p.MinNS, p.MaxNS}
 	if !p.Comparable {
-		return fmt.Sprintf("%s: in none of %d rounds did the cores stay as far apart as they were (core to core %s), so all count, "+
-			"and its ratios may be those of placements.", workload, p.Counted, at)
+		return fmt.Sprintf("%s: in none of %d rounds did the cores stay as far apart as they were (core to core %s), so all "+
+			"count, and its ratios may be those of placements.", workload, p.Counted, at)
 	}
 	if p.Moved+p.Elsewhere == 0 && p.Counted >= asked {
 		return ""

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,10 +92,10 @@ func TestRoundsAreAddedUntilTheyCompare(t *testing.T) {
 		"went to a new place each time": {ns: steady(60, 100, 160, 250, 400, 700),
 			want: Placement{MinNS: 60, MaxNS: 60, Comparable: true, Counted: 1, Elsewhere: 5},
 			note: "Asked for were 2."},
-		"moved in each round": {ns: append(append(append(append(append(moves, moves...), moves...), moves...), moves...), moves...),
+		"moved in each round": {ns: slices.Repeat(moves, 6),
 			want: Placement{MinNS: 90, MaxNS: 250, Counted: 6},
-			note: "echo: in none of 6 rounds did the cores stay as far apart as they were (core to core 90.0 ns … 250 ns), so all count, " +
-				"and its ratios may be those of placements."},
+			note: "echo: in none of 6 rounds did the cores stay as far apart as they were (core to core 90.0 ns … 250 ns), so all " +
+				"count, and its ratios may be those of placements."},
 		"never told": {ns: []float64{0}, want: Placement{Counted: 6}, note: "(core to core unknown … unknown)"},
 	} {
 		r, w, out := script(Options{Repetitions: 2}, c.ns...)

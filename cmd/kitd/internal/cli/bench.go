@@ -21,9 +21,9 @@ func (e *Env) benchCommand() *cobra.Command {
 		Long: "Measures kit, raw AF_XDP without a stack, the kernel's sockets, Go's net package and gVisor on one veth pair, one\n" +
 			"after the other, again and again. What counts are the ratios. Needs root and kxdpgun, and for gVisor a program that\n" +
 			"make bench builds. Progress goes to stderr.\n\n" +
-			"A virtual machine's host moves its CPUs, and all figures follow. So each measurement stands between two of how long\n" +
-			"a cache line takes from core to core, only rounds in which that stayed the same count, and others are repeated,\n" +
-			"up to twice as many as were asked for.\n\n" +
+			"A virtual machine's host moves its CPUs, and all figures follow. So each measurement stands between two of how\n" +
+			"long a cache line takes from core to core, only rounds in which that stayed the same count, and others are\n" +
+			"repeated, up to twice as many as were asked for.\n\n" +
 			"Subjects:  " + strings.Join(bench.SubjectNames(), ", ") + "\nWorkloads: " + strings.Join(bench.WorkloadNames(), ", "),
 	}
 	output := outputFlag(cmd)
@@ -34,8 +34,9 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.IntVar(&given.Repetitions, "repetitions", given.Repetitions, "how often each subject is measured")
 	flags.DurationVar(&given.Window, "window", given.Window, "how long one measurement takes")
 	flags.IntVar(&given.Request, "request", given.Request, "`BYTES` of a request and of its answer in tcp-roundtrip")
-	flags.DurationVar(&given.CoreToCore, "core-to-core", 0, "before each round, wait until a cache line takes this `TIME` or less from\n"+
-		"core to core, 10 minutes in all (default: no waiting)")
+	flags.DurationVar(&given.CoreToCore, "core-to-core", 0,
+		"before each round, wait until a cache line takes this `TIME` or less from\n"+
+			"core to core, 10 minutes in all (default: no waiting)")
 	flags.StringVar(&given.GVisor, "gvisor", "", "`PATH` of gvisor-rival, which is gVisor's subjects")
 	flags.StringVar(&given.NoGVisor, "no-gvisor", "", "`WHY` there is no gvisor-rival, for the report")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +45,7 @@ func (e *Env) benchCommand() *cobra.Command {
 			"subjects": func() { o.Subjects = given.Subjects }, "workloads": func() { o.Workloads = given.Workloads },
 			"repetitions": func() { o.Repetitions = given.Repetitions }, "window": func() { o.Window = given.Window },
 			"request": func() { o.Request = given.Request }, "core-to-core": func() { o.CoreToCore = given.CoreToCore },
-			"gvisor": func() { o.GVisor = given.GVisor },
+			"gvisor":    func() { o.GVisor = given.GVisor },
 			"no-gvisor": func() { o.NoGVisor = given.NoGVisor },
 		} {
 			if flags.Changed(name) {
