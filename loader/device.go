@@ -221,6 +221,11 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 	if q.link, err = newLink(q.umem, q.socket.rings, q.socket, q.socket.fd, lc); err != nil {
 		return err
 	}
+	if canSend && lc.copies {
+		if q.link.packet, err = openPacketSocket(d.card.index); err != nil {
+			d.log.Info("TCP segments are sent one by one", "queue", number, "reason", err)
+		}
+	}
 	if err := d.program.steer(number, q.socket.fd); err != nil {
 		return err
 	}
@@ -410,6 +415,7 @@ func (q *queue) close() error {
 	var errs []error
 	if q.link != nil {
 		errs = append(errs, q.link.wake.close())
+		q.link.packet.close()
 	}
 	if q.socket != nil {
 		errs = append(errs, q.socket.close())

@@ -62,6 +62,7 @@ type Link struct {
 	join      joiner
 
 	bell    doorbell
+	packet  *packetSocket  // nil: no bundles
 	waiter  [2]unix.PollFd // the socket and the eventfd
 	sleep   unix.Timespec
 	gone    error
@@ -90,6 +91,9 @@ type Counters struct {
 	KickDown          uint64 // of these, ENETDOWN: the interface is down, the frames wait
 	KickFailed        uint64 // of these, any other error
 	FillKicks         uint64 // system calls to make the driver look at the fill ring, or to poll the card
+	Bundles           uint64 // SendBundle calls that sent; their segments count as TxFrames, without Completions
+	BundleAgain       uint64 // SendBundle calls that had no room
+	BundleFailed      uint64 // SendBundle calls that failed for good; frames are sent instead
 	Sleeps            uint64 // waits that went to sleep
 	RingInsane        uint64 // impossible ring indices of the other side, refused
 }

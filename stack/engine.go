@@ -43,6 +43,7 @@ type Engine struct {
 	outLocal  bool
 	outInside *Engine // the packet goes to another interface's
 	outLen    int
+	handed    []byte // allocFrame's next answer
 	unflushed bool
 	full      bool    // this step flushed and the transmit ring stayed full
 	unread    []*half // have records to publish
@@ -113,6 +114,7 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e.conns.init(s.connKey)
 	e.input, e.inLocal = e.receive, e.receiveLocal
 	e.via = e
+	e.bundle.link, _ = l.(Bundler)
 	return e
 }
 

@@ -61,6 +61,20 @@ func TestStreamsDoNotAllocate(t *testing.T) {
 			c.sends(0, wire.ACK, nil)
 		})
 	})
+	t.Run("send in bundles", func(t *testing.T) {
+		c, s := start()
+		link := &bundleHose{hose: c.link}
+		c.e.bundle.link = link
+		many := []byte(pattern(5 * 536))
+		wantNoAllocs(t, "bundles and their ACKs", func() {
+			write(s, many)
+			c.step(0)
+			c.clients[0].rcv = c.clients[0].rcv.Add(len(many))
+			c.sends(0, wire.ACK, nil)
+		})
+		require.NotZero(t, link.bundles)
+		require.Zero(t, c.TCPStats().RetransmittedSegments)
+	})
 	t.Run("request and response", func(t *testing.T) {
 		c, s := start()
 		w := NewWaiter()

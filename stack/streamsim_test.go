@@ -16,7 +16,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("stream.seed", 0, "run this seed of the simulator of streams alone, with a trace")
-	simSeeds = flag.Int("stream.seeds", 150, "how many seeds the simulator of streams runs")
+	simSeeds = flag.Int("stream.seeds", 300, "how many seeds the simulator of streams runs")
 )
 
 // TestStreamSimulator: two stacks, bad lines and users who do anything at any time. What is read is what was written, from the
@@ -142,9 +142,13 @@ func newStreamSim(seed uint64, trace func(string, ...any)) (*streamSim, error) {
 	ring := []int{1024, 1024, 64, 8}[s.rng.IntN(4)]
 	mtu := []int{1500, 1500, 1500, 576, 9000}[s.rng.IntN(5)]
 	faults := [2]linktest.Faults{s.drawFaults(), s.drawFaults()}
+	bundles := []int{0, 65535, 3 * mtu}[s.rng.IntN(3)]
+	if ring == 8 {
+		bundles = min(bundles, 3*mtu)
+	}
 	for q := range queues {
 		s.wires = append(s.wires, linktest.New(linktest.Config{Seed: seed*8 + uint64(q), Ring: ring, Ends: []linktest.EndConfig{
-			{HardwareAddr: hostMAC, MTU: mtu, Faults: faults[0]}, {HardwareAddr: peerMAC, MTU: mtu, Faults: faults[1]},
+			{HardwareAddr: hostMAC, MTU: mtu, Bundles: bundles, Faults: faults[0]}, {HardwareAddr: peerMAC, MTU: mtu, Bundles: bundles, Faults: faults[1]},
 		}}))
 	}
 	for i := range s.stacks {
@@ -181,7 +185,7 @@ func newStreamSim(seed uint64, trace func(string, ...any)) (*streamSim, error) {
 		}
 	}
 	s.dialing = 4 + s.rng.IntN(12)
-	s.tell("%d queues of %d frames, MTU %d, faults %+v", queues, ring, mtu, faults)
+	s.tell("%d queues of %d frames, MTU %d, bundles of %d, faults %+v", queues, ring, mtu, bundles, faults)
 	return s, nil
 }
 
@@ -367,7 +371,7 @@ func (s *streamSim) play() (err error) {
 			err = fmt.Errorf("at %v: %v", s.now.Sub(begin), v)
 		}
 	}()
-	end := begin.Add(20 * time.Minute)
+	end := begin.Add(2 * time.Hour)
 	for s.now < end {
 		next := s.settle()
 		at, busy := s.act()

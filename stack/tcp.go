@@ -23,6 +23,7 @@ type tcpEngine struct {
 	tcpID     tcp.ID // of tcpIn
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
+	bundle    bundle
 	timeWaits int // connections in TIME-WAIT
 }
 
@@ -291,6 +292,7 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	}
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
 	more = c.Emit(e.now, &e.tcpOut)
+	e.tcpOut.finish()
 	if e.tcpOut.failed != 0 {
 		e.sendingFailed(st, e.tcpOut.failed)
 	}
@@ -490,63 +492,6 @@ func (e *Engine) schedule(st *Stream) {
 		e.wheel.arm(&st.timer, at)
 		st.timerAt = at
 	}
-}
-
-// A segmentWriter is tcp.Output for one connection.
-type segmentWriter struct {
-	e      *Engine
-	id     *tcp.ID
-	dest   *dest // nil: to be looked up
-	ipOpt  uint32
-	failed syscall.Errno // why a segment went nowhere, where that is known at once
-}
-
-// Send implements tcp.Output.
-func (w *segmentWriter) Send(s *tcp.Segment) bool {
-	e := w.e
-	if w.dest == nil {
-		w.dest = e.dest(w.id.Remote)
-	}
-	syn := s.Flags&tcp.SYN != 0
-	options := s.Options.Len(syn)
-	header := wire.IPv4Len + wire.TCPLen + options
-	n := header + len(s.Payload) + len(s.Wrapped)
-	b, res := e.begin(w.dest, n)
-	if res != outReady {
-		return res == outDropped && w.dropped()
-	}
-	if options > 0 {
-		wire.PutTCPOptions(b[wire.IPv4Len+wire.TCPLen:], &s.Options, syn)
-	}
-	sum := uint16(0)
-	if n > header {
-		sum = wire.CopySum2(b[header:], s.Payload, s.Wrapped, 0)
-	}
-	wire.PutTCP(b[wire.IPv4Len:], &wire.TCPFields{
-		Src: w.id.Local, Dst: w.id.Remote, SrcPort: w.id.LocalPort, DstPort: w.id.RemotePort,
-		Seq: s.Seq, Ack: s.Ack, Flags: s.Flags, Window: s.Window, Urgent: s.Urgent, OptionsLen: options, PayloadLen: n - header,
-	}, sum)
-	f := wire.IPv4Fields{
-		TOS: uint8(w.ipOpt>>8)&^3 | uint8(s.ECN), TotalLength: n, DF: !w.dest.locked, TTL: uint8(w.ipOpt), Protocol: wire.ProtocolTCP,
-		Src: w.id.Local, Dst: w.id.Remote,
-	}
-	if w.dest.locked {
-		f.ID = e.nextID(f.Src, f.Dst, f.Protocol)
-	}
-	wire.PutIPv4(b, &f)
-	e.commit()
-	return true
-}
-
-// dropped notes why, and lets the state machine take the segment for lost.
-func (w *segmentWriter) dropped() bool {
-	switch d := w.dest; {
-	case d.kind == destNoRoute:
-		w.failed = syscall.ENETUNREACH
-	case d.kind == destUnreachable, d.kind == destNeighbour && d.neigh.state == NeighbourFailed:
-		w.failed = syscall.EHOSTUNREACH
-	}
-	return true
 }
 
 // sendSegment sends a segment that no connection does.

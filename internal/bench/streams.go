@@ -87,8 +87,8 @@ func (r *runner) setTCP() error {
 func streamNotes(request int) []string {
 	return []string{
 		"TCP: checksum offload, TSO, GSO and GRO are off at both ends, for all subjects. The kernel's TCP makes bundles of " +
-			"segments all the same, which the kernel cuts above the card, and so does gVisor on AF_PACKET; the others send " +
-			"segment by segment. A kernel with GRO on, which needs no card, receives faster than here.",
+			"segments all the same, which the kernel cuts above the card, and so do kit and gVisor on AF_PACKET; gVisor on AF_XDP " +
+			"sends segment by segment. A kernel with GRO on, which needs no card, receives faster than here.",
 		"TCP: the client is the same for all, the kernel's sockets by bare system calls. A frame is received on the core that " +
 			"sent it: so in tcp-send the subject's core does the client kernel's receiving too, and in tcp-receive, where the " +
 			"subject is the kernel, the client's core does the subject's. Where the client is busy all the time, it is the limit.",

@@ -9,6 +9,7 @@ type End struct {
 	mtu     int
 	addr    [6]byte
 	partial bool
+	bundles int  // bytes
 	line    line // what happens to frames that leave here
 	stats   EndStats
 	err     error
@@ -27,6 +28,7 @@ type End struct {
 // EndStats counts the frames of one end.
 type EndStats struct {
 	FaultStats        // of what this end sent
+	Bundles    uint64 // taken by SendBundle
 	Unsendable uint64 // empty, longer than the MTU allows, or sent after Fail
 	NoReceiver uint64 // a switch knows no end with that address
 	Received   uint64 // lent by Poll
@@ -147,15 +149,19 @@ func (e *End) Free(frame []byte) {
 // Flush lets the queued frames go. It reports whether some remain, which is so
 // only while the end is stalled.
 func (e *End) Flush() (pending bool) {
-	w := e.wire
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	e.wire.mu.Lock()
+	defer e.wire.mu.Unlock()
+	return e.flush()
+}
+
+// flush is Flush; the lock is held.
+func (e *End) flush() (pending bool) {
 	if e.stalled {
 		return e.sent.len() > 0
 	}
-	now := w.clock()
+	now := e.wire.clock()
 	for e.sent.len() > 0 {
-		w.carry(e, e.sent.pop(), now)
+		e.wire.carry(e, e.sent.pop(), now)
 	}
 	return false
 }

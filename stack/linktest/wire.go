@@ -21,6 +21,8 @@ type Config struct {
 	// Ring is how many frames each end can hold for sending, and how many
 	// received; 0 is 1024.
 	Ring int
+	// BundlesRefused makes SendBundle report that there is no room.
+	BundlesRefused bool
 }
 
 // EndConfig describes one End.
@@ -30,6 +32,8 @@ type EndConfig struct {
 	// PartialChecksums says that the frames which arrive here come from a kernel
 	// that leaves checksums to the card. The wire does not change checksums.
 	PartialChecksums bool
+	// Bundles is the longest IPv4 packet that SendBundle takes, in bytes; 0: none.
+	Bundles int
 	// Faults is what happens to the frames that this end sends.
 	Faults Faults
 }
@@ -43,6 +47,7 @@ type Wire struct {
 	mu       sync.Mutex
 	realTime bool
 	byAddr   bool
+	noBundle bool
 	ring     int
 	began    time.Time
 	now      time.Duration
@@ -54,7 +59,7 @@ type Wire struct {
 
 // New makes a wire at virtual time 0, or with its clock running.
 func New(c Config) *Wire {
-	w := &Wire{realTime: c.RealTime, byAddr: c.Switch, ring: c.Ring, began: time.Now(), buffers: make(map[*byte]*buffer)}
+	w := &Wire{realTime: c.RealTime, byAddr: c.Switch, noBundle: c.BundlesRefused, ring: c.Ring, began: time.Now(), buffers: make(map[*byte]*buffer)}
 	if w.ring <= 0 {
 		w.ring = 1024
 	}
@@ -68,7 +73,7 @@ func New(c Config) *Wire {
 		if ec.HardwareAddr == [6]byte{} {
 			ec.HardwareAddr = [6]byte{0x02, 0, 0, 0, byte((i + 1) >> 8), byte(i + 1)}
 		}
-		e := &End{wire: w, mtu: ec.MTU, addr: ec.HardwareAddr, partial: ec.PartialChecksums, line: newLine(c.Seed, i)}
+		e := &End{wire: w, mtu: ec.MTU, addr: ec.HardwareAddr, partial: ec.PartialChecksums, bundles: ec.Bundles, line: newLine(c.Seed, i)}
 		e.line.faults = ec.Faults
 		e.wake = make(chan struct{}, 1)
 		w.ends = append(w.ends, e)

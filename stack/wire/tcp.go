@@ -156,3 +156,11 @@ func PutTCP(b []byte, f *TCPFields, payloadSum uint16) {
 	put32(b[12:], control)
 	put32(b[16:], uint32(^fold32(v))<<16|uint32(f.Urgent))
 }
+
+// PutPartialChecksum puts the sum of the pseudo-header alone into the checksum
+// field, not complemented, for who computes the rest further down
+// (CHECKSUM_PARTIAL, include/linux/skbuff.h). length is that of header and payload
+// in bytes.
+func (s TCP) PutPartialChecksum(src, dst Addr, length int) {
+	put16(s[16:], PseudoSum(src, dst, ProtocolTCP, length))
+}

@@ -1,0 +1,147 @@
+package loader
+
+import (
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// mostBundle is the longest IPv4 packet of a bundle, in bytes: what its total length can say.
+	mostBundle = 65535
+	// mostBundleParts is how many slices of payload SendBundle takes.
+	mostBundleParts = 64
+	// bundleBuffer is the packet socket's send buffer in bytes: what may wait in the card's transmit queue.
+	bundleBuffer = 4 << 20
+
+	tcpChecksumAt = 16 // bytes into the TCP header
+)
+
+// packetSocket hands TCP segments to the driver in bundles, which the card, or the kernel just above the driver, cuts apart
+// (packet(7) with PACKET_VNET_HDR). In copy mode AF_XDP costs a buffer, a walk through the driver and a softirq for each
+// frame; this costs them once for some forty. It receives nothing.
+type packetSocket struct {
+	fd    int
+	vnet  virtioNetHeader
+	iov   [2 + mostBundleParts]unix.Iovec
+	msg   unix.Msghdr
+	fault error // why it is not to be used any more
+}
+
+// virtioNetHeader is struct virtio_net_hdr of include/uapi/linux/virtio_net.h, in the machine's byte order. Lengths in bytes.
+type virtioNetHeader struct {
+	flags, gsoType                               uint8
+	headerLen, gsoSize, checksumFrom, checksumAt uint16
+}
+
+const (
+	virtioNeedsChecksum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+	virtioGSOTCPv4      = 1 // VIRTIO_NET_HDR_GSO_TCPV4
+)
+
+// openPacketSocket needs CAP_NET_RAW, and looks for the interface in the network namespace of the calling thread.
+func openPacketSocket(ifindex int) (*packetSocket, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	p := &packetSocket{fd: fd}
+	if err := p.setup(ifindex); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	return p, nil
+}
+
+func (p *packetSocket) setup(ifindex int) error {
+	if err := unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+		return err
+	}
+	if unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bundleBuffer) != nil { // needs CAP_NET_ADMIN
+		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bundleBuffer)
+	}
+	return unix.Bind(p.fd, &unix.SockaddrLinklayer{Ifindex: ifindex}) // protocol 0: receives nothing
+}
+
+func (p *packetSocket) close() {
+	if p != nil && p.fd >= 0 {
+		_ = unix.Close(p.fd)
+		p.fd = -1
+	}
+}
+
+// send hands a bundle to the kernel, which copies it.
+func (p *packetSocket) send(header []byte, network int, payload [][]byte, segment int) error {
+	tcp := network + int(header[network]&0xF)*4
+	p.vnet = virtioNetHeader{
+		flags: virtioNeedsChecksum, gsoType: virtioGSOTCPv4,
+		headerLen: uint16(len(header)), gsoSize: uint16(segment), checksumFrom: uint16(tcp), checksumAt: tcpChecksumAt,
+	}
+	p.iov[0] = iovec((*byte)(unsafe.Pointer(&p.vnet)), int(unsafe.Sizeof(p.vnet)))
+	p.iov[1] = iovec(unsafe.SliceData(header), len(header))
+	n := 2
+	for _, part := range payload {
+		base, last := unsafe.SliceData(part), &p.iov[n-1]
+		if n > 2 && uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(base)) {
+			last.Len += uint64(len(part)) // mostly the next bytes of the same ring
+			continue
+		}
+		p.iov[n] = iovec(base, len(part))
+		n++
+	}
+	p.msg.Iov = &p.iov[0]
+	p.msg.SetIovlen(n)
+	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(p.fd), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_DONTWAIT)
+	clear(p.iov[1:n]) // holds on to nobody's memory
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func iovec(base *byte, n int) (v unix.Iovec) {
+	v.Base = base
+	v.SetLen(n)
+	return v
+}
+
+// BundleLimit is the longest IPv4 packet that SendBundle takes now, in bytes; 0 where it takes none. Zero-copy sockets have
+// their own transmit queues, beside which a bundle would overtake frames, and need it least.
+func (l *Link) BundleLimit() int {
+	if l.packet == nil || l.packet.fault != nil {
+		return 0
+	}
+	return mostBundle
+}
+
+// SendBundle sends consecutive TCP segments of one connection that differ in nothing but sequence number, payload and
+// checksum, after all that Send has queued. header are the headers of all: Ethernet, from byte network on IPv4 without
+// fragmentation whose total length is the sum of headers and payload, and TCP with the first sequence number, whose checksum
+// field is the pseudo-header's sum, not complemented. payload in at most 64 slices is cut into segments of this many bytes each; the last
+// may be shorter, and has the PSH. The memory is the caller's again on return. It reports false when nothing was sent, and counts why.
+func (l *Link) SendBundle(header []byte, network int, payload [][]byte, segment int) bool {
+	if l.BundleLimit() == 0 || len(payload) > mostBundleParts {
+		return false
+	}
+	if l.unkicked && l.Flush() {
+		l.counters.BundleAgain++
+		return false
+	}
+	switch err := l.packet.send(header, network, payload, segment); err {
+	case nil:
+		total := int(binary.BigEndian.Uint16(header[network+2:])) + network
+		segments := (total - len(header) + segment - 1) / segment
+		l.counters.Bundles++
+		l.counters.TxFrames += uint64(segments)
+		l.counters.TxBytes += uint64(total + (segments-1)*len(header))
+		return true
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.ENETDOWN:
+		l.counters.BundleAgain++
+	default: // frames say what is wrong with the interface; a kernel that takes no bundles is not asked twice
+		l.counters.BundleFailed++
+		l.packet.fault = err
+	}
+	return false
+}

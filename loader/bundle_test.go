@@ -1,0 +1,127 @@
+package loader
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"kitnet.dev/kit/internal/netlab"
+)
+
+// bundleHeader are the headers of a bundle from ours to the right end, in which payload bytes follow.
+func (r *rig) bundleHeader(payload int) []byte {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Flags: layers.IPv4DontFragment, Protocol: layers.IPProtocolTCP,
+		SrcIP: ours.AsSlice(), DstIP: r.lab.Right.Addr().AsSlice()}
+	tcp := &layers.TCP{SrcPort: 80, DstPort: 81, Seq: 0xFFFFFF00, Ack: 5, ACK: true, PSH: true, Window: 1000}
+	require.NoError(r.t, tcp.SetNetworkLayerForChecksum(ip))
+	buffer := gopacket.NewSerializeBuffer()
+	require.NoError(r.t, gopacket.SerializeLayers(buffer, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: r.lab.Left.HardwareAddr(), DstMAC: r.lab.Right.HardwareAddr(), EthernetType: layers.EthernetTypeIPv4},
+		ip, tcp, gopacket.Payload(make([]byte, payload))))
+	header := buffer.Bytes()[:14+20+20]
+	pseudo := uint32(unix.IPPROTO_TCP) + uint32(20+payload)
+	for i := 26; i < 34; i += 2 {
+		pseudo += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	for pseudo > 0xFFFF {
+		pseudo = pseudo>>16 + pseudo&0xFFFF
+	}
+	binary.BigEndian.PutUint16(header[14+20+16:], uint16(pseudo))
+	return header
+}
+
+// A bundle arrives as segments whose numbers go on and whose checksums hold, behind what was queued before it.
+func TestBundle(t *testing.T) {
+	for name, offloads := range map[string]netlab.Offload{"cut above the driver": 0, "left whole by the driver": netlab.TxChecksum | netlab.TSO} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, netlab.Options{Left: netlab.Side{Offloads: offloads}}, Config{})
+			l := r.device.Links()[0]
+			require.Equal(t, 65535, l.BundleLimit())
+			heard := r.listenRaw()
+			payload := make([]byte, 20*1448+100)
+			for i := range payload {
+				payload[i] = byte(i >> 8)
+			}
+			first := r.datagram(9, []byte("first"))
+			frame := l.Alloc()
+			require.True(t, l.Send(frame[:copy(frame, first)]))
+			require.True(t, l.SendBundle(r.bundleHeader(len(payload)), 14, [][]byte{payload[:7], payload[7:2000], payload[2000:]}, 1448))
+			require.Equal(t, first, heard())
+			var got []byte
+			frames := uint64(0)
+			for len(got) < len(payload) {
+				f := heard()
+				frames++
+				packet := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.Default)
+				ip, tcp := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4), packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
+				require.Equal(t, 0xFFFFFF00+uint32(len(got)), tcp.Seq)
+				got = append(got, tcp.Payload...)
+				if offloads == 0 {
+					require.Equal(t, len(got) == len(payload), tcp.PSH)
+					sum := tcp.Checksum
+					require.NoError(t, tcp.SetNetworkLayerForChecksum(ip))
+					b := gopacket.NewSerializeBuffer()
+					require.NoError(t, gopacket.SerializeLayers(b, gopacket.SerializeOptions{ComputeChecksums: true}, tcp, gopacket.Payload(tcp.Payload)))
+					require.Equal(t, tcp.Checksum, sum)
+				}
+			}
+			require.True(t, bytes.Equal(payload, got))
+			c := l.Counters()
+			require.Equal(t, uint64(1), c.Bundles)
+			require.Equal(t, uint64(22), c.TxFrames)
+			require.Equal(t, uint64(len(first)+21*54+len(payload)), c.TxBytes)
+			if offloads == 0 {
+				require.Equal(t, uint64(21), frames)
+			}
+		})
+	}
+}
+
+// listenRaw hears all frames that arrive at the right end.
+func (r *rig) listenRaw() (next func() []byte) {
+	var fd int
+	require.NoError(r.t, r.lab.Right.Do(func() (err error) {
+		protocol := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol)); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: r.lab.Right.Index(), Protocol: protocol})
+	}))
+	r.t.Cleanup(func() { require.NoError(r.t, unix.Close(fd)) })
+	require.NoError(r.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())}))
+	b := make([]byte, 1<<17)
+	return func() []byte {
+		for {
+			n, from, err := unix.Recvfrom(fd, b, 0)
+			require.NoError(r.t, err)
+			if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_HOST {
+				return bytes.Clone(b[:n])
+			}
+		}
+	}
+}
+
+// What the kernel does not take is counted, and nothing is tried a second time after an error that stays.
+func TestBundleRefused(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	l := r.device.Links()[0]
+	payload := [][]byte{make([]byte, 5000)}
+	bad := r.bundleHeader(5000)
+	require.False(t, l.SendBundle(bad, 14, make([][]byte, 65), 1448))
+	require.Equal(t, Counters{}, l.Counters())
+	r.change(r.lab.Left, (*netlink.Handle).LinkSetDown)
+	require.False(t, l.SendBundle(bad, 14, payload, 1448))
+	require.Equal(t, uint64(1), l.Counters().BundleAgain)
+	r.change(r.lab.Left, (*netlink.Handle).LinkSetUp)
+	require.False(t, l.SendBundle(bad, 14, payload, 0), "no segment size")
+	require.Equal(t, uint64(1), l.Counters().BundleFailed)
+	require.Zero(t, l.BundleLimit())
+	require.False(t, l.SendBundle(bad, 14, payload, 1448))
+	require.Equal(t, uint64(1), l.Counters().BundleFailed)
+}
