@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"syscall"
 	"testing"
 	"time"
 
@@ -43,27 +42,7 @@ func haul(t *testing.T, wireConfig linktest.Config, limit, n int, writes []int) 
 			frames = append(frames, seen{now, string(f)})
 		}
 	})
-	left, got, buf := []byte(pattern(n)), make([]byte, 0, n), make([]byte, 1<<16)
-	for i := 0; len(got) < n; {
-		if len(left) > 0 {
-			m, err := c.Write(left[:min(len(left), writes[i%len(writes)])])
-			if err == nil {
-				i++
-				left = left[m:]
-			} else {
-				require.Equal(t, syscall.EAGAIN, err)
-			}
-		}
-		p.settle()
-		m, err := s.Read(buf)
-		if err == syscall.EAGAIN {
-			p.until("bytes arrive", func() bool { return s.Events()&Readable != 0 || len(left) > 0 && c.Events()&Writable != 0 })
-			continue
-		}
-		require.NoError(t, err)
-		got = append(got, buf[:m]...)
-	}
-	require.Equal(t, pattern(n), string(got))
+	p.transfer(c, s, []byte(pattern(n)), writes...)
 	require.NoError(t, c.Close())
 	require.NoError(t, s.Close())
 	p.wait(2 * time.Minute)

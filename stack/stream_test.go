@@ -117,33 +117,37 @@ func (p *duo) connected() (c, accepted *Stream) {
 	return c, accepted
 }
 
+// transfer sends bytes in writes of these sizes in turn, and checks what arrives.
+func (p *duo) transfer(from, to *Stream, sent []byte, writes ...int) {
+	p.t.Helper()
+	left, got, buf := sent, make([]byte, 0, len(sent)), make([]byte, 1<<16)
+	for i := 0; len(got) < len(sent); {
+		n, err := from.Write(left[:min(len(left), writes[i%len(writes)])])
+		if err == nil {
+			i++
+			left = left[n:]
+		} else if len(left) > 0 {
+			require.Equal(p.t, syscall.EAGAIN, err)
+		}
+		p.settle()
+		n, err = to.Read(buf)
+		if err == syscall.EAGAIN {
+			p.until("bytes arrive", func() bool { return to.Events()&Readable != 0 || len(left) > 0 && from.Events()&Writable != 0 })
+			continue
+		}
+		require.NoError(p.t, err)
+		got = append(got, buf[:n]...)
+	}
+	require.Equal(p.t, sent, got)
+}
+
 // TestStreamCarriesBytes: what is written arrives, whole, in order, in both directions, and then the end.
 func TestStreamCarriesBytes(t *testing.T) {
 	p := newDuo(t, linktest.Config{})
 	c, s := p.connected()
 	sent := []byte(pattern(1 << 20))
-	transfer := func(from, to *Stream) {
-		left, got := sent, make([]byte, 0, len(sent))
-		buf := make([]byte, 1<<16)
-		for len(got) < len(sent) {
-			if n, err := from.Write(left); err == nil {
-				left = left[n:]
-			} else if len(left) > 0 {
-				require.Equal(t, syscall.EAGAIN, err)
-			}
-			p.settle()
-			n, err := to.Read(buf)
-			if err == syscall.EAGAIN {
-				p.until("bytes arrive", func() bool { return to.Events()&Readable != 0 || len(left) > 0 && from.Events()&Writable != 0 })
-				continue
-			}
-			require.NoError(t, err)
-			got = append(got, buf[:n]...)
-		}
-		require.Equal(t, sent, got)
-	}
-	transfer(c, s)
-	transfer(s, c)
+	p.transfer(c, s, sent, 1<<20)
+	p.transfer(s, c, sent, 1<<20)
 	require.NoError(t, c.Shutdown(ShutWrite))
 	p.until("the end arrives", func() bool { return s.Events()&Readable != 0 })
 	n, err := s.Read(make([]byte, 1))
