@@ -22,6 +22,7 @@ type Stream struct {
 	id       tcp.ID
 	hash     uint32
 	chain    *Stream      // the next in the bucket (conns.go)
+	held     bool         // an ACK waits for the next step
 	touched  bool         // on the engine's list of streams to serve in this step
 	visible  bool         // in an engine's table, or on its way to another's
 	mtu      atomic.Int32 // of the route, as conn was told

@@ -276,3 +276,49 @@ func TestStreamUrgentData(t *testing.T) {
 	s.reads(10)
 	h.wantIdle("all is said")
 }
+
+// An ACK waits for the next step when somebody was woken, who may have an answer to carry it; so a request costs one packet, and a FIN
+// that is answered by close as well.
+func TestStreamACKWaitsForTheAnswer(t *testing.T) {
+	h := newHost(t)
+	k, s, _ := h.accepted()
+	step := func(segment string) {
+		require.True(t, h.peers[0].Inject(k.frame(segment)))
+		h.wires[0].Advance(h.now.Sub(begin))
+		require.LessOrEqual(t, h.Step(h.now), h.now, "the next step is at once")
+		require.Nil(t, h.peers[0].Take())
+	}
+	w := NewWaiter()
+	s.Watch(w, Readable)
+	step("P. 1:11 ack 1")
+	require.NotEmpty(t, w.C)
+	k.gets(". 1:1 ack 11")
+	h.wantIdle("there was no answer")
+
+	<-w.C
+	step("P. 11:21 ack 1")
+	s.writes(7)
+	k.gets("P. 1:8 ack 21")
+	h.wantIdle("that was the ACK")
+	k.sends(". 21:21 ack 8")
+
+	<-w.C
+	step("F. 21:21 ack 8")
+	n, err := s.Read(make([]byte, 30))
+	require.NoError(t, err)
+	require.Equal(t, 20, n)
+	require.NoError(t, s.Close())
+	k.gets("F. 8:8 ack 22")
+	k.sends(". 22:22 ack 9")
+	h.wantIdle("both ends are closed")
+}
+
+// Nobody waits, so neither does the ACK.
+func TestStreamACKOfWhatNobodyWaitsFor(t *testing.T) {
+	h := newHost(t)
+	k, _, _ := h.accepted()
+	require.True(t, h.peers[0].Inject(k.frame("P. 1:11 ack 1")))
+	h.wires[0].Advance(h.now.Sub(begin))
+	h.Step(h.now)
+	k.gets(". 1:1 ack 11")
+}

@@ -290,6 +290,13 @@ func (e *Engine) serve(st *Stream) (more bool) {
 			c.SetMTU(d.mtu)
 		}
 	}
+	if !st.held && c.ACKCanWait() {
+		if ev := c.Events(); ev != 0 && e.happened(st, ev) {
+			st.held = true // its user runs before the next step, and mostly answers
+			return true
+		}
+	}
+	st.held = false
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
 	more = c.Emit(e.now, &e.tcpOut)
 	e.tcpOut.finish()
@@ -383,8 +390,8 @@ func (e *Engine) abandonStreams() {
 	})
 }
 
-// happened tells the user what became of the connection.
-func (e *Engine) happened(st *Stream, ev tcp.Events) {
+// happened tells the user what became of the connection. It reports whether somebody waited for that.
+func (e *Engine) happened(st *Stream, ev tcp.Events) (woke bool) {
 	var tell Events
 	if ev&tcp.Connected != 0 {
 		tell |= Writable
@@ -415,8 +422,9 @@ func (e *Engine) happened(st *Stream, ev tcp.Events) {
 		e.gone(st)
 	}
 	if tell != 0 && st.waiters.notify(tell) {
-		e.woke = true
+		e.woke, woke = true, true
 	}
+	return woke
 }
 
 // established gives a connection that a peer opened to its listener.

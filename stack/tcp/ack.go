@@ -60,6 +60,17 @@ func (c *Conn) mustAck() bool {
 		c.ack.quick > 0 && !c.ack.interactive
 }
 
+// ACKCanWait reports whether an ACK is all that Emit would send, and whether the
+// user may have something to say that could carry it. Where a caller has just woken
+// the user, it does well to leave Emit for its next turn: each packet saved is one
+// for the peer too. Received text beyond two full segments, and what arrived out of
+// order, does not wait.
+func (c *Conn) ACKCanWait() bool {
+	return (c.state == Established || c.state == CloseWait) && c.flight == nil && !c.wantsToSend() &&
+		!c.due.rst && !c.due.probe && c.due.extra == 0 && c.holes == nil && c.mustAck() &&
+		uint32(c.rcv.nxt-c.rcv.acked) <= 2*uint32(c.rcv.mss)
+}
+
 // delayACK starts the timer for an ACK that waits.
 func (c *Conn) delayACK(now clock.Time) {
 	if c.rcv.nxt != c.rcv.acked && c.timer.ackAt == clock.Never {
