@@ -37,7 +37,7 @@ type Config struct {
 	HugePages bool              // for the packet memory, where the machine has some
 
 	Wait   stack.WaitMode // how the engines wait: stack.Adaptive, stack.Busy or stack.Interrupt
-	Spin   time.Duration  // how long an adaptive engine polls before it sleeps; 0: stack.DefaultSpin
+	Spin   time.Duration  // how long an adaptive engine polls before it sleeps, see stack.Adaptive; 0: stack.DefaultSpin
 	Limits stack.Limits   // of what peers and users can make the stack hold
 	Logger *slog.Logger   // nil: silent
 

@@ -33,7 +33,8 @@ func (m Mode) String() string {
 type WaitMode uint8
 
 const (
-	// Adaptive polls for InterfaceConfig.Spin after the last frame, then sleeps.
+	// Adaptive polls for InterfaceConfig.Spin after the last frame, then sleeps. While sleeps are so short that polling four times
+	// as long saves them, it polls four times as long.
 	Adaptive WaitMode = iota
 	// Busy never sleeps: one core is always at 100 %.
 	Busy
@@ -108,6 +109,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	return l
 }
+
+// maxSpin is how many times InterfaceConfig.Spin an Adaptive engine polls at most.
+const maxSpin = 4
 
 // DefaultSpin is how long an Adaptive engine polls after the last frame before it sleeps.
 const DefaultSpin = 50 * time.Microsecond

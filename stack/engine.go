@@ -271,7 +271,7 @@ const lookInterval = 100 * time.Millisecond
 // the same thread, which costs a fifth of a microsecond where a hand-over between threads costs several.
 func (e *Engine) run() {
 	defer close(e.done)
-	spin, lastWork := e.iface.spin, clock.Now()
+	spin, lastWork, slept := e.iface.spin, clock.Now(), false
 	lastLook := lastWork
 	for !e.stopping.Load() {
 		now := clock.Now()
@@ -284,6 +284,9 @@ func (e *Engine) run() {
 		}
 		next, worked := e.step(now)
 		if worked {
+			if slept {
+				slept, spin = false, spinAfter(e.iface.spin, now.Sub(lastWork))
+			}
 			lastWork = now
 			if e.woke {
 				runtime.Gosched()
@@ -294,11 +297,21 @@ func (e *Engine) run() {
 			runtime.Gosched()
 			continue
 		}
+		slept = true
 		if err := e.sleep(now, next); err != nil {
 			e.failed(err)
 			return
 		}
 	}
+}
+
+// spinAfter is how long to poll before the next sleep when the last one ended this long after the last work: a sleep that polling
+// somewhat longer would have saved is followed by polling that much longer, as in the kernel's haltpoll governor.
+func spinAfter(spin, gap time.Duration) time.Duration {
+	if gap <= maxSpin*spin {
+		return maxSpin * spin
+	}
+	return spin
 }
 
 // sleep waits for work, until next at the latest.

@@ -421,3 +421,12 @@ func (l *bedroom) Wait(timeout time.Duration) error {
 	}
 	return l.Link.Wait(timeout)
 }
+
+func TestSpinAfter(t *testing.T) {
+	const spin = 50 * time.Microsecond
+	for gap, want := range map[time.Duration]time.Duration{
+		60 * time.Microsecond: 4 * spin, 200 * time.Microsecond: 4 * spin, 201 * time.Microsecond: spin, time.Hour: spin,
+	} {
+		require.Equal(t, want, spinAfter(spin, gap), gap)
+	}
+}
