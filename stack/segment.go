@@ -130,7 +130,7 @@ func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
 		}
 		w.finish()
 	}
-	if s.Flags&^tcp.PSH != tcp.ACK || s.PayloadLen() < bundleLeast || s.Flags&tcp.PSH != 0 || !w.bundles(b) {
+	if s.Flags != tcp.ACK || s.PayloadLen() < bundleLeast || s.Options.NSACK > 0 || !w.bundles(b) {
 		return gatherNot
 	}
 	if b.spare == nil {
@@ -160,7 +160,8 @@ func (b *bundle) continues(s *tcp.Segment) bool {
 	n := s.PayloadLen()
 	return s.Seq == f.Seq.Add(b.bytes) && n > 0 && n <= b.segment && b.nparts+2 <= bundleParts &&
 		wire.IPv4Len+wire.TCPLen+f.Options.Len(false)+b.bytes+n <= b.limit &&
-		s.Flags&^tcp.PSH == tcp.ACK && s.Ack == f.Ack && s.Window == f.Window && s.ECN == f.ECN && s.Options == f.Options
+		s.Flags&^tcp.PSH == tcp.ACK && s.Ack == f.Ack && s.Window == f.Window && s.ECN == f.ECN &&
+		s.Options.NSACK == 0 && s.Options.Timestamp == f.Options.Timestamp
 }
 
 // complete tells whether s, the last taken, ends the bundle: a shorter one does, and a PSH.
