@@ -538,6 +538,7 @@ func (c *UDPConn) Close() error {
 	if c.kernel != nil {
 		c.n.stack.Disown(c)
 		c.kernel.close()
+		c.waiter.Tell() // who looked when only the others were closed
 	}
 	return nil
 }
