@@ -55,7 +55,8 @@ type Kit struct {
 	device   *loader.Device
 	tables   *bpf.Tables
 	follower *kernel.Follower
-	ports    *kernel.Ports // shared mode
+	ports    *kernel.Ports   // shared mode
+	sockets  *kernel.Sockets // owned mode
 	log      *slog.Logger
 
 	closeOnce sync.Once
@@ -116,6 +117,7 @@ func (k *Kit) open(cfg Config) error {
 	}
 	if owned {
 		card.Mode, card.Ports = stack.Owned, kernel.NewOwnedPorts(steering{k.tables})
+		k.sockets, err = kernel.NewSockets()
 	} else {
 		err = k.shared(&card)
 	}
@@ -153,6 +155,11 @@ func (k *Kit) start(card stack.InterfaceConfig) error {
 	}
 	k.stack.Start()
 	k.Kit = socketapi.New(k.stack)
+	if k.ports != nil {
+		k.Net().SetKernel(k.ports)
+	} else {
+		k.Net().SetKernel(k.sockets)
+	}
 	if err := k.follower.Start(s); err != nil {
 		return err
 	}
@@ -183,6 +190,9 @@ func (k *Kit) close() error {
 	}
 	if k.ports != nil {
 		errs = append(errs, k.ports.Close())
+	}
+	if k.sockets != nil {
+		errs = append(errs, k.sockets.Close())
 	}
 	if k.device != nil {
 		errs = append(errs, k.device.Close())

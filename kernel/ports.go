@@ -42,12 +42,14 @@ type PortsConfig struct {
 //
 // Each port costs a file descriptor; where RLIMIT_NOFILE does not suffice it is raised.
 type Ports struct {
-	steer  Steer
-	log    *slog.Logger
-	opener opener
+	Sockets // in the same namespace
+
+	steer Steer
+	log   *slog.Logger
 
 	mu       sync.Mutex
 	held     map[portKey]*heldPort
+	shares   []*share
 	pingless bool // ping sockets are not for this process, which has been logged
 	closed   bool
 }
@@ -62,11 +64,15 @@ func (k portKey) String() string {
 	if k.proto == wire.ProtocolICMP {
 		return fmt.Sprintf("ICMP identifier %d on %s", k.port, k.addr)
 	}
+	if !k.addr.IsValid() {
+		return fmt.Sprintf("%s port %d on every address", k.proto, k.port)
+	}
 	return fmt.Sprintf("%s port %d on %s", k.proto, k.port, k.addr)
 }
 
 type heldPort struct {
-	socket *os.File // nil: an ICMP identifier that the kernel does not keep
+	socket *os.File // nil: an ICMP identifier that the kernel does not keep, or share holds it
+	share  *share
 	users  int
 }
 
@@ -82,7 +88,7 @@ func NewPorts(cfg PortsConfig) (*Ports, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	if err := p.opener.start(); err != nil {
+	if err := p.start(); err != nil {
 		return nil, fmt.Errorf("reserve ports in the kernel: %w", err)
 	}
 	return p, nil
@@ -105,17 +111,23 @@ func (p *Ports) Reserve(proto wire.Protocol, addr netip.Addr, port uint16) (uint
 		h.users++
 		return port, nil
 	}
-	socket, err := p.take(&key)
-	if err != nil {
-		return 0, err
+	h := &heldPort{share: p.shareOf(key), users: 1}
+	if h.share == nil {
+		var err error
+		if h.socket, err = p.take(&key); err != nil {
+			return 0, err
+		}
 	}
 	if err := p.steer.BindPort(uint8(proto), key.addr, key.port); err != nil {
-		if socket != nil {
-			socket.Close()
+		if h.socket != nil {
+			h.socket.Close()
 		}
 		return 0, fmt.Errorf("steer %s: %w", key, err)
 	}
-	p.held[key] = &heldPort{socket: socket, users: 1}
+	if h.share != nil {
+		h.share.users++
+	}
+	p.held[key] = h
 	return key.port, nil
 }
 
@@ -142,6 +154,10 @@ func (p *Ports) drop(key portKey, h *heldPort) {
 	if h.socket != nil {
 		h.socket.Close()
 	}
+	if h.share != nil {
+		h.share.users--
+		p.forget(h.share)
+	}
 }
 
 // Close releases all ports, whoever uses them. Reserve fails afterwards.
@@ -152,8 +168,7 @@ func (p *Ports) Close() error {
 	for key, h := range p.held {
 		p.drop(key, h)
 	}
-	p.opener.stop()
-	return nil
+	return p.Sockets.Close()
 }
 
 // SyscallConn gives access to the kernel socket that holds a port, to set options on it. Errors: ENOENT when the port is not
@@ -165,6 +180,9 @@ func (p *Ports) SyscallConn(proto wire.Protocol, addr netip.Addr, port uint16) (
 	h := p.held[key]
 	if h == nil {
 		return nil, fmt.Errorf("the kernel socket of %s: the port is not reserved: %w", key, unix.ENOENT)
+	}
+	if h.share != nil {
+		return h.share.socket.SyscallConn()
 	}
 	if h.socket == nil {
 		return nil, fmt.Errorf("the kernel socket of %s: the kernel does not keep identifiers for this process: %w", key, unix.EOPNOTSUPP)
@@ -274,9 +292,9 @@ func pick[H any](key *portKey, first, last int, held map[portKey]H) error {
 
 // socket opens a socket, and raises the limit of open files where that is in the way.
 func (p *Ports) socket(kind, proto int) (int, error) {
-	fd, err := p.opener.open(kind, proto)
+	fd, err := p.open(unix.AF_INET, kind, proto)
 	if errors.Is(err, unix.EMFILE) && p.raiseLimit() {
-		fd, err = p.opener.open(kind, proto)
+		fd, err = p.open(unix.AF_INET, kind, proto)
 	}
 	return fd, err
 }

@@ -405,7 +405,7 @@ func TestPingIdentifiers(t *testing.T) {
 // bindPing binds a kernel ping socket to an identifier, as ping(8) does.
 func bindPing(n *netlab.Namespace, id int) (f *os.File, err error) {
 	return f, n.Do(func() error {
-		fd, err := openSocket(unix.SOCK_DGRAM, unix.IPPROTO_ICMP)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 		if err != nil {
 			return err
 		}

@@ -26,8 +26,11 @@ func (t *askedTable) bucket(key uint64) *[4]atomic.Uint64 {
 	return &t[key*0x9E3779B97F4A7C15>>54] // Fibonacci hashing: the ten upper bits
 }
 
-// note enters that a peer asked socket i.
+// note enters that a peer asked socket i. One of IPv6 is known by being that.
 func (t *askedTable) note(peer netip.AddrPort, i int) {
+	if !peer.Addr().Is4() {
+		return
+	}
 	key := peerKey(peer)
 	entry := key | uint64(i+1)
 	b := t.bucket(key)

@@ -21,8 +21,8 @@ import (
 //	err = http.Serve(l, nil)
 //	client := http.Client{Transport: &http.Transport{DialContext: n.DialContext}}
 //
-// Networks are "tcp" and "tcp4", "udp" and "udp4"; "tcp6" and "udp6", and IPv6 addresses, are EAFNOSUPPORT, others a
-// net.UnknownNetworkError. Hosts and services may be names, which net.DefaultResolver looks up, by way of the kernel.
+// Networks are "tcp" and "tcp4", "udp" and "udp4"; "tcp6" and "udp6", and IPv6 addresses, are EAFNOSUPPORT but with Fallback, others
+// a net.UnknownNetworkError. Hosts and services may be names, which net.DefaultResolver looks up, by way of the kernel.
 //
 // Every error is a *net.OpError. Inside it is a syscall.Errno that errors.Is finds, net.ErrClosed, or a time-out that says so by
 // Timeout() and is os.ErrDeadlineExceeded.
@@ -30,11 +30,12 @@ import (
 // An address without a host is every address of every interface, those that come later included. What is sent to a peer that was
 // heard comes from the address that it asked.
 type Net struct {
-	stack *stack.Stack
+	stack  *stack.Stack
+	kernel Kernel // for Fallback
 }
 
 // NewNet returns a Net on s, which stays the caller's.
-func NewNet(s *stack.Stack) *Net { return &Net{s} }
+func NewNet(s *stack.Stack) *Net { return &Net{stack: s, kernel: threadKernel{}} }
 
 // Net returns Go's own way to the sockets of the Kit's stack, the same each time. They have no tokens, and the Kit's Close does
 // not close them.
@@ -82,7 +83,7 @@ func (n *Net) ListenPacket(network, address string) (net.PacketConn, error) {
 
 // ListenTCP is net.ListenTCP. A nil address is every address and any port.
 func (n *Net) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
-	if err := wantNetwork(network, "tcp"); err != nil {
+	if err := wantNetwork(network, "tcp", false); err != nil {
 		return nil, opError("listen", network, nil, tcpOrNil(laddr), err)
 	}
 	return (&ListenConfig{Net: n}).listen(network, anyIfZero(laddr.AddrPort()))
@@ -90,7 +91,7 @@ func (n *Net) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error
 
 // ListenUDP is net.ListenUDP. A nil address is every address and any port.
 func (n *Net) ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
-	if err := wantNetwork(network, "udp"); err != nil {
+	if err := wantNetwork(network, "udp", false); err != nil {
 		return nil, opError("listen", network, nil, udpOrNil(laddr), err)
 	}
 	return (&ListenConfig{Net: n}).listenPacket(network, anyIfZero(laddr.AddrPort()))
@@ -121,9 +122,9 @@ func (n *Net) DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, erro
 	return (&Dialer{Net: n}).DialUDP(context.Background(), network, laddr.AddrPort(), raddr.AddrPort())
 }
 
-// wantNetwork checks that network is that protocol, "tcp" or "udp", over IPv4.
-func wantNetwork(network, protocol string) error {
-	p, err := protocolOf(network)
+// wantNetwork checks that network is that protocol, "tcp" or "udp". IPv6 takes the kernel.
+func wantNetwork(network, protocol string, fallback bool) error {
+	p, err := protocolOf(network, fallback)
 	if err == nil && p != protocol {
 		err = net.UnknownNetworkError(network)
 	}
@@ -131,24 +132,28 @@ func wantNetwork(network, protocol string) error {
 }
 
 // protocolOf is "tcp" or "udp".
-func protocolOf(network string) (string, error) {
+func protocolOf(network string, fallback bool) (string, error) {
 	switch network {
 	case "tcp", "tcp4":
 		return "tcp", nil
 	case "udp", "udp4":
 		return "udp", nil
 	case "tcp6", "udp6":
+		if fallback {
+			return network[:3], nil
+		}
 		return "", syscall.EAFNOSUPPORT
 	}
 	return "", net.UnknownNetworkError(network)
 }
 
-// resolve reads an address as the net package does. It becomes several where a name has several; no host is 0.0.0.0.
-func resolve(ctx context.Context, r *net.Resolver, network, address string) ([]netip.AddrPort, error) {
+// resolve reads an address as the net package does. It becomes several where a name has several, those of IPv4 first; no host is
+// every address, 0.0.0.0, or [::] where network is IPv6's. IPv6 takes the kernel.
+func resolve(ctx context.Context, r *net.Resolver, network, address string, fallback bool) ([]netip.AddrPort, error) {
 	if r == nil {
 		r = net.DefaultResolver
 	}
-	protocol, err := protocolOf(network)
+	protocol, err := protocolOf(network, fallback)
 	if err != nil {
 		return nil, err
 	}
@@ -162,23 +167,55 @@ func resolve(ctx context.Context, r *net.Resolver, network, address string) ([]n
 	}
 	at := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, uint16(port)) }
 	if host == "" {
-		return []netip.AddrPort{at(INADDR_ANY)}, nil
+		return []netip.AddrPort{at(anywhere(network))}, nil
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if a = a.Unmap(); !a.Is4() {
+		if a = a.Unmap(); !a.Is4() && !fallback {
 			return nil, syscall.EAFNOSUPPORT
+		}
+		if !suits(network, a) {
+			return nil, &net.AddrError{Err: "no suitable address found", Addr: host}
 		}
 		return []netip.AddrPort{at(a)}, nil
 	}
-	found, err := r.LookupNetIP(ctx, "ip4", host)
+	family := "ip4"
+	if fallback {
+		family = "ip" + network[len(protocol):]
+	}
+	found, err := r.LookupNetIP(ctx, family, host)
 	addrs := make([]netip.AddrPort, 0, len(found))
-	for _, a := range found {
-		addrs = append(addrs, at(a.Unmap()))
+	for _, want4 := range []bool{true, false} {
+		for _, a := range found {
+			if a = a.Unmap(); a.Is4() == want4 {
+				addrs = append(addrs, at(a))
+			}
+		}
 	}
 	if err == nil && len(addrs) == 0 {
 		err = &net.AddrError{Err: "no suitable address found", Addr: host}
 	}
 	return addrs, err
+}
+
+// suits reports whether an address is of a network's family.
+func suits(network string, a netip.Addr) bool {
+	return isWide(network) || a.Is4() == (network[3] == '4')
+}
+
+// anywhere is every address of a network.
+func anywhere(network string) netip.Addr {
+	if network[len(network)-1] == '6' {
+		return netip.IPv6Unspecified()
+	}
+	return INADDR_ANY
+}
+
+// bothFamilies is 0.0.0.0 for [::] where a network is of both families: there that is every address, too.
+func bothFamilies(network string, at netip.AddrPort) netip.AddrPort {
+	if at.Addr() == netip.IPv6Unspecified() && isWide(network) {
+		return netip.AddrPortFrom(INADDR_ANY, at.Port())
+	}
+	return at
 }
 
 // anyIfZero is a with 0.0.0.0 in place of no address.
@@ -286,8 +323,11 @@ type local struct {
 
 // locals is the addresses for which a socket that listens at addr needs one of the stack's.
 func (n *Net) locals(addr netip.Addr) []local {
-	if addr.IsUnspecified() {
+	switch {
+	case addr == INADDR_ANY:
 		return n.addresses()
+	case !addr.Is4():
+		return nil
 	}
 	return []local{{addr: addr, first: true}}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Dialer is net.Dialer with the fields that mean something here. Control and ControlContext do not: there is no descriptor to set
-// options on before the connection; set them on the conn, or by TCPConn.Stream. There is one family of addresses, so that there
-// is no FallbackDelay either.
+// options on before the connection; set them on the conn, or by TCPConn.Stream. The addresses of a name are tried one by one, so that
+// there is no FallbackDelay either.
 type Dialer struct {
 	Net *Net // whose sockets; nil: SetDefault's
 
@@ -23,6 +23,11 @@ type Dialer struct {
 	KeepAlive       time.Duration       // of TCP, see net.Dialer.KeepAlive; below 0 there is none
 	KeepAliveConfig net.KeepAliveConfig // where its Enable is set, in place of KeepAlive
 	Resolver        *net.Resolver       // nil: net.DefaultResolver
+
+	// Fallback has the kernel dial what the stack does not reach, with a socket of the kernel behind the same types: an address of the
+	// kernel's own where nobody in the stack has the port, the loopback included; what no route of the stack leads to, and so
+	// goes over another card or a tunnel; IPv6. TCPConn.Accelerated, UDPConn.Accelerated and Stack.Sockets say which it is, and why.
+	Fallback bool
 }
 
 // Dial is DialContext without a context.
@@ -39,7 +44,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, opError("dial", network, d.LocalAddr, nil, err)
 	}
-	to, err := resolve(ctx, d.Resolver, network, address)
+	to, err := resolve(ctx, d.Resolver, network, address, d.Fallback)
 	if err != nil {
 		return nil, opError("dial", network, nil, nil, err)
 	}
@@ -107,7 +112,7 @@ func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
 
 // localAddr is LocalAddr for a network; zero where there is none.
 func (d *Dialer) localAddr(network string) (netip.AddrPort, error) {
-	protocol, err := protocolOf(network)
+	protocol, err := protocolOf(network, d.Fallback)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -126,31 +131,63 @@ func (d *Dialer) localAddr(network string) (netip.AddrPort, error) {
 	return netip.AddrPort{}, &net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()}
 }
 
-// prepare checks the ends of a connection, and says where to bind: nowhere where laddr is zero.
-func (d *Dialer) prepare(network, protocol string, laddr, raddr netip.AddrPort) (n *Net, from, to netip.AddrPort, err error) {
-	if err := wantNetwork(network, protocol); err != nil {
-		return nil, from, to, err
+// ends are where a connection begins and ends.
+type ends struct {
+	n        *Net
+	from, to netip.AddrPort // from is zero where that is free
+	why      string         // the kernel has to make it; "": the stack does
+}
+
+// prepare checks the ends of a connection.
+func (d *Dialer) prepare(network, protocol string, laddr, raddr netip.AddrPort) (e ends, err error) {
+	if err := wantNetwork(network, protocol, d.Fallback); err != nil {
+		return e, err
 	}
-	if n, err = d.Net.orDefault(); err != nil {
-		return nil, from, to, err
+	if e.n, err = d.Net.orDefault(); err != nil {
+		return e, err
 	}
-	if !raddr.IsValid() && raddr.Port() == 0 {
-		return nil, from, to, &net.AddrError{Err: "missing address"}
+	if !raddr.IsValid() {
+		if raddr.Port() == 0 {
+			return e, &net.AddrError{Err: "missing address"}
+		}
+		raddr = netip.AddrPortFrom(anywhere(network), raddr.Port())
 	}
-	if to, err = toIPv4(anyIfZero(raddr)); err != nil {
-		return nil, from, to, err
+	e.to = netip.AddrPortFrom(loopbackIfAny(raddr.Addr().Unmap()), raddr.Port())
+	if laddr.IsValid() || laddr.Port() != 0 {
+		e.from = netip.AddrPortFrom(laddr.Addr().Unmap(), laddr.Port())
 	}
-	if to.Addr().IsUnspecified() {
-		to = netip.AddrPortFrom(INADDR_LOOPBACK, to.Port())
+	if d.Fallback {
+		if !suits(network, e.to.Addr()) {
+			return e, &net.AddrError{Err: "no suitable address found", Addr: e.to.Addr().String()}
+		}
+		proto := wire.ProtocolTCP
+		if protocol == "udp" {
+			proto = wire.ProtocolUDP
+		}
+		if e.why = e.n.whyKernel(proto, e.from.Addr(), e.to); e.why != "" {
+			return e, nil
+		}
 	}
-	if !laddr.IsValid() && laddr.Port() == 0 {
-		return n, netip.AddrPort{}, to, nil
+	if e.to, err = toIPv4(e.to); err != nil || e.from == (netip.AddrPort{}) {
+		return e, err
 	}
-	if from, err = toIPv4(anyIfZero(laddr)); err != nil || !from.Addr().IsUnspecified() {
-		return n, from, to, err
+	if e.from, err = toIPv4(anyIfZero(e.from)); err != nil || !e.from.Addr().IsUnspecified() {
+		return e, err
 	}
-	source, err := n.stack.SourceTo(to.Addr())
-	return n, netip.AddrPortFrom(source, from.Port()), to, err
+	source, err := e.n.stack.SourceTo(e.to.Addr())
+	e.from = netip.AddrPortFrom(source, e.from.Port())
+	return e, err
+}
+
+// loopbackIfAny is this machine for no host.
+func loopbackIfAny(a netip.Addr) netip.Addr {
+	switch {
+	case !a.IsUnspecified():
+		return a
+	case a.Is4():
+		return INADDR_LOOPBACK
+	}
+	return netip.IPv6Loopback()
 }
 
 // DialTCP connects to raddr, from laddr unless that is zero.
@@ -160,17 +197,28 @@ func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip
 	fail := func(err error) error {
 		return opError("dial", network, addrOf("tcp", laddr), addrOf("tcp", raddr), err)
 	}
-	n, from, to, err := d.prepare(network, "tcp", laddr, raddr)
+	e, err := d.prepare(network, "tcp", laddr, raddr)
 	if err != nil {
 		return nil, fail(openError("connect", err))
 	}
-	st := n.stack.NewStream()
-	err = connectTo(ctx, st, d.keepAlive(), from, to)
+	if e.why != "" {
+		c, err := e.n.kernelConnect(ctx, SOCK_STREAM, e.from, e.to)
+		if err != nil {
+			return nil, fail(err)
+		}
+		t, err := newKernelConn(e.n, network, c.(*net.TCPConn), e.why, d.keepAlive())
+		if err != nil {
+			return nil, fail(err)
+		}
+		return t, nil
+	}
+	st := e.n.stack.NewStream()
+	err = connectTo(ctx, st, d.keepAlive(), e.from, e.to)
 	if err != nil {
 		_ = st.Abort() // nobody has it
 		return nil, fail(err)
 	}
-	c := newTCPConn(n, network, st)
+	c := newTCPConn(e.n, network, st)
 	c.dialled = true
 	return c, nil
 }
@@ -213,25 +261,32 @@ func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip
 	fail := func(err error) error {
 		return opError("dial", network, addrOf("udp", laddr), addrOf("udp", raddr), err)
 	}
-	n, from, to, err := d.prepare(network, "udp", laddr, raddr)
+	e, err := d.prepare(network, "udp", laddr, raddr)
 	if err != nil {
 		return nil, fail(openError("connect", err))
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fail(contextError(err))
 	}
-	s := n.stack.NewDatagram(wire.ProtocolUDP)
-	if from.IsValid() {
-		err = openError("bind", s.Bind(from))
+	if e.why != "" {
+		u, err := e.n.dialKernelUDP(ctx, network, &e)
+		if err != nil {
+			return nil, fail(err)
+		}
+		return u, nil
+	}
+	s := e.n.stack.NewDatagram(wire.ProtocolUDP)
+	if e.from.IsValid() {
+		err = openError("bind", s.Bind(e.from))
 	}
 	if err == nil {
-		err = openError("connect", s.Connect(to))
+		err = openError("connect", s.Connect(e.to))
 	}
 	if err != nil {
 		_ = s.Close() // its only error is that it is closed already
 		return nil, fail(err)
 	}
-	c := newUDPConn(n, network, s.LocalAddr())
+	c := newUDPConn(e.n, network, s.LocalAddr())
 	c.remote, c.peer = s.RemoteAddr(), addrOf("udp", s.RemoteAddr())
 	c.sockets.Store(&[]udpSocket{newUDPSocket(s, local{s.LocalAddr().Addr(), s.Interface(), true})})
 	return c, nil

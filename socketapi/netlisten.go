@@ -23,6 +23,11 @@ type ListenConfig struct {
 	KeepAliveConfig net.KeepAliveConfig // where its Enable is set, in place of KeepAlive
 	ReusePort       bool                // SO_REUSEPORT: all that have it share the port, each connection or flow going to one of them
 	Resolver        *net.Resolver       // nil: net.DefaultResolver
+
+	// Fallback listens in the kernel as well, for what the stack does not hear: where no host is given every other address of the kernel,
+	// those of IPv6 and the loopback included; with an address that the kernel has too, what it brings there, such as from its
+	// own programs; an address that is the kernel's alone. What the card brings to the stack's addresses is the stack's as before.
+	Fallback bool
 }
 
 // Listen listens as net.ListenConfig.Listen does. The context bounds the looking up of names. The listener is a *TCPListener.
@@ -53,13 +58,13 @@ func (c *ListenConfig) ListenPacket(ctx context.Context, network, address string
 
 // resolve reads where to listen: the first of several addresses, as the net package does.
 func (c *ListenConfig) resolve(ctx context.Context, network, protocol, address string) (netip.AddrPort, error) {
-	if err := wantNetwork(network, protocol); err != nil {
+	if err := wantNetwork(network, protocol, c.Fallback); err != nil {
 		return netip.AddrPort{}, err
 	}
 	if address == "" {
-		return netip.AddrPortFrom(INADDR_ANY, 0), nil
+		return netip.AddrPortFrom(anywhere(network), 0), nil
 	}
-	at, err := resolve(ctx, c.Resolver, network, address)
+	at, err := resolve(ctx, c.Resolver, network, address, c.Fallback)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -70,18 +75,45 @@ func (c *ListenConfig) resolve(ctx context.Context, network, protocol, address s
 // on all.
 const anyPortTries = 20
 
-// onEvery calls open with one port for every address of at, until that works out. open has nothing left when it fails.
-func (n *Net) onEvery(at netip.AddrPort, open func([]local, uint16) error) error {
-	at, err := toIPv4(at)
-	if err != nil {
-		return err
+// onEvery calls open with one port for every address of at, and where fallback is true listens in the kernel first: its address and
+// port, and why, go to kernel, which gives back the port. It tries again as long as another port may do. open and kernel have
+// nothing left when they fail, and undo takes back what kernel did.
+func (n *Net) onEvery(at netip.AddrPort, fallback bool, kernel func(netip.AddrPort, string) (netip.AddrPort, error), undo func(),
+	open func([]local, uint16) error) error {
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if !at.Addr().Is4() && !fallback {
+		return syscall.EAFNOSUPPORT
+	}
+	why, inKernel := "", false
+	if fallback {
+		why, inKernel = n.kernelServes(at.Addr())
 	}
 	for try := 1; ; try++ {
-		err := open(n.locals(at.Addr()), at.Port())
+		err := n.onEveryOnce(at, why, inKernel, kernel, undo, open)
 		if at.Port() != 0 || try == anyPortTries || !errors.Is(err, syscall.EADDRINUSE) {
 			return err
 		}
 	}
+}
+
+func (n *Net) onEveryOnce(at netip.AddrPort, why string, inKernel bool, kernel func(netip.AddrPort, string) (netip.AddrPort, error),
+	undo func(), open func([]local, uint16) error) error {
+	addrs := n.locals(at.Addr())
+	if !inKernel {
+		return open(addrs, at.Port())
+	}
+	got, err := kernel(at, why)
+	if err != nil {
+		return err
+	}
+	if !at.Addr().IsUnspecified() && n.stack.Owner(at.Addr()) == nil {
+		addrs = nil
+	}
+	if err := open(addrs, got.Port()); err != nil {
+		undo()
+		return err
+	}
+	return nil
 }
 
 // keepAliveOf is what the net package makes of a Dialer's or ListenConfig's two fields.
@@ -144,6 +176,9 @@ type TCPListener struct {
 	accepts  sync.Mutex // one Accept at a time
 	turn     int        // whose turn it is
 
+	kernel      *kernelListener // nil: it is the stack's alone
+	kernelsTurn bool
+
 	streams    atomic.Pointer[[]listeningStream]
 	generation atomic.Uint32 // of the addresses that have one
 	mu         sync.Mutex    // listens on more addresses, Close
@@ -162,11 +197,18 @@ func (c *ListenConfig) listen(network string, at netip.AddrPort) (*TCPListener, 
 	if err != nil {
 		return nil, opError("listen", network, nil, addrOf("tcp", at), err)
 	}
-	l := &TCPListener{n: n, config: *c, network: network, every: at.Addr().Unmap().IsUnspecified(), waiter: stack.NewWaiter()}
+	if c.Fallback {
+		at = bothFamilies(network, at)
+	}
+	l := &TCPListener{n: n, config: *c, network: network, every: anyIfZero(at).Addr().Unmap() == INADDR_ANY, waiter: stack.NewWaiter()}
 	l.deadline.init()
 	l.generation.Store(n.stack.Generation())
-	err = n.onEvery(at, func(addrs []local, port uint16) error {
-		var streams []listeningStream
+	undo := func() {
+		l.kernel.close()
+		l.kernel = nil
+	}
+	err = n.onEvery(at, c.Fallback, l.listenKernel, undo, func(addrs []local, port uint16) error {
+		streams := make([]listeningStream, 0, len(addrs))
 		for _, a := range addrs {
 			st, err := l.open(a, port)
 			if err != nil {
@@ -188,6 +230,15 @@ func (c *ListenConfig) listen(network string, at netip.AddrPort) (*TCPListener, 
 	}
 	if l.every {
 		n.stack.WatchAddresses(l.waiter)
+	}
+	if l.kernel != nil {
+		if l.every && isWide(network) {
+			l.addr = netip.AddrPortFrom(netip.IPv6Unspecified(), l.addr.Port()) // as the net package says it
+		}
+		if err := n.stack.Adopt(l); err != nil {
+			_ = l.Close() // its only error is that it is closed already
+			return nil, opError("listen", network, nil, addrOf("tcp", at), openError("listen", err))
+		}
 	}
 	return l, nil
 }
@@ -267,19 +318,41 @@ func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 		if l.every && l.generation.Load() != l.n.stack.Generation() {
 			l.follow()
 		}
-		st, err := l.next()
-		if err == nil {
-			return newTCPConn(l.n, l.network, st), nil
-		}
-		if err != syscall.EAGAIN {
+		c, err := l.acceptAny()
+		switch {
+		case err == nil:
+			return c, nil
+		case err != syscall.EAGAIN:
 			l.waiter.Tell() // for the next who calls
 			return nil, l.wrap("accept", callError("accept", err))
+		}
+		var kernels chan kernelAccepted
+		if l.kernel != nil {
+			kernels = l.kernel.accepted
 		}
 		select {
 		case <-l.waiter.C:
 		case <-l.deadline.passed():
+		case a := <-kernels:
+			if c, err := l.accept(a); err != net.ErrClosed {
+				return c, l.wrap("accept", err)
+			}
 		}
 	}
+}
+
+// acceptAny takes a connection from the stack and from the kernel in turn. EAGAIN: neither has one.
+func (l *TCPListener) acceptAny() (*TCPConn, error) {
+	if l.kernelsTurn = !l.kernelsTurn; l.kernelsTurn {
+		if c, err := l.take(); err != syscall.EAGAIN {
+			return c, err
+		}
+	}
+	st, err := l.next()
+	if err != nil {
+		return nil, err
+	}
+	return newTCPConn(l.n, l.network, st), nil
 }
 
 // next takes a connection from the streams in turn. One whose card is gone has its say when all the others are, too.
@@ -299,13 +372,24 @@ func (l *TCPListener) next() (*stack.Stream, error) {
 			failed = err
 		}
 	}
-	if quiet {
+	switch {
+	case l.kernel != nil && !quiet:
+		select {
+		case <-l.kernel.closed:
+			return nil, syscall.EBADF
+		default:
+			return nil, syscall.EAGAIN // the kernel still listens
+		}
+	case quiet:
 		return nil, syscall.EAGAIN
 	}
 	return nil, failed
 }
 
 func (l *TCPListener) wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return opError(op, l.network, nil, l.Addr(), err)
 }
 
@@ -319,6 +403,11 @@ func (l *TCPListener) Close() error {
 	l.closed = true
 	l.n.stack.UnwatchAddresses(l.waiter)
 	closeAll(*l.streams.Load())
+	if l.kernel != nil {
+		l.n.stack.Disown(l)
+		l.kernel.close()
+		l.waiter.Tell() // where no stream does
+	}
 	return nil
 }
 
@@ -352,9 +441,17 @@ func (l *TCPListener) SyscallConn() (syscall.RawConn, error) {
 	if l.closed {
 		return nil, l.wrap("raw-conn", net.ErrClosed)
 	}
+	var kernel syscall.RawConn
+	if l.kernel != nil {
+		raw, err := l.kernel.listener.SyscallConn()
+		if err != nil || len(*l.streams.Load()) == 0 {
+			return raw, kernelError(l.network, err)
+		}
+		kernel = raw
+	}
 	var sockets []*socket
 	for _, st := range *l.streams.Load() {
 		sockets = append(sockets, l.n.optionsOf(nil, st.Stream))
 	}
-	return newRawConn(l.n, sockets, true, &l.raw, l.wrap), nil
+	return newRawConn(l.n, sockets, kernel, true, &l.raw, l.wrap), nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 
@@ -24,7 +25,8 @@ import (
 //	          UDP_SEGMENT  2 bytes: the payload is cut into datagrams of so many bytes, the last of which may be shorter
 //
 // Received are those for which the caller's buffer has room, in this order, without having to be asked for. Two datagrams are
-// never received as one (UDP_GRO).
+// never received as one (UDP_GRO). What goes by the kernel (Fallback) has the kernel's own, with IPV6_PKTINFO, IPV6_TCLASS and
+// IPV6_HOPLIMIT for IPv6.
 
 // Lengths of the control messages with their headers, and the room that each takes.
 var (
@@ -72,6 +74,14 @@ func (s *udpSocket) putControl(oob []byte, m *stack.Message) (n, flags int) {
 		flags = unix.MSG_CTRUNC
 	}
 	return n, flags
+}
+
+// control puts what belongs to a message into c, where the kernel has not done so: s is nil then.
+func (s *udpSocket) control(m *stack.Message, c *outOfBand) (n, flags int) {
+	if s == nil {
+		return c.n, c.flags
+	}
+	return s.putControl(c.oob, m)
 }
 
 // control is what out-of-band data says about a datagram to send.
@@ -146,12 +156,13 @@ func (c *UDPConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAd
 // ReadMsgUDPAddrPort is ReadMsgUDP without allocation.
 func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	ms := [1]stack.Message{{Buf: b}}
-	_, s, err := c.receive(ms[:], true)
+	cs := [1]outOfBand{{oob: oob}}
+	_, s, err := c.receive(ms[:], cs[:], true)
 	if err != nil {
 		return 0, 0, 0, netip.AddrPort{}, c.wrap("read", "recvmsg", nil, err)
 	}
 	m := &ms[0]
-	oobn, flags = s.putControl(oob, m)
+	oobn, flags = s.control(m, &cs[0])
 	return m.N, oobn, flags | truncated(m), m.Addr, nil
 }
 
@@ -198,6 +209,12 @@ func (c *UDPConn) writeWith(b, oob []byte, to netip.AddrPort, wait bool) error {
 	if err != nil {
 		return err
 	}
+	if s == nil {
+		if c.writeDeadline.isPassed() {
+			return os.ErrDeadlineExceeded
+		}
+		return c.kernel.write(b, oob, to, wait)
+	}
 	if ctl.segment > 0 && len(b) > ctl.segment {
 		return c.writeSegments(s, b, to, ctl, wait)
 	}
@@ -211,11 +228,17 @@ func (c *UDPConn) senderFrom(from netip.Addr, to netip.AddrPort) (*udpSocket, er
 	if !from.IsValid() {
 		return c.sender(to), nil
 	}
+	if c.kernel != nil && c.sender(to) == nil {
+		return nil, nil
+	}
 	sockets := *c.sockets.Load()
 	for i := range sockets {
 		if sockets[i].addr == from {
 			return &sockets[i], nil
 		}
+	}
+	if c.kernel != nil {
+		return nil, nil
 	}
 	return nil, syscall.EINVAL
 }
@@ -252,6 +275,7 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 
 type batch struct {
 	ms      []stack.Message
+	cs      []outOfBand
 	scratch []byte // of a message whose buffers are several
 }
 
@@ -280,7 +304,10 @@ func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 		}
 		break
 	}
-	n, s, err := c.receive(b.ms, flags&MSG_DONTWAIT == 0)
+	for i := range b.ms {
+		b.cs = append(b.cs, outOfBand{oob: ms[i].OOB})
+	}
+	n, s, err := c.receive(b.ms, b.cs, flags&MSG_DONTWAIT == 0)
 	if err != nil {
 		return 0, c.wrap("read", "recvmmsg", nil, err)
 	}
@@ -290,7 +317,7 @@ func (c *UDPConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 			scatter(got, m.Buffers)
 		}
 		m.N, m.Addr = got.N, net.UDPAddrFromAddrPort(got.Addr)
-		m.NN, m.Flags = s.putControl(m.OOB, got)
+		m.NN, m.Flags = s.control(got, &b.cs[i])
 		m.Flags |= truncated(got)
 	}
 	return n, nil
@@ -411,6 +438,7 @@ func (b *batch) room() []byte {
 // release gives a batch back, without what belongs to the caller.
 func (b *batch) release() {
 	clear(b.ms[:cap(b.ms)])
-	b.ms = b.ms[:0]
+	clear(b.cs[:cap(b.cs)])
+	b.ms, b.cs = b.ms[:0], b.cs[:0]
 	batches.Put(b)
 }

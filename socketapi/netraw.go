@@ -27,9 +27,10 @@ type rawConn struct {
 	wrap    func(op string, err error) error
 }
 
-// newRawConn is for sockets that are bound. own says that the port is theirs alone, or else nothing is asked of whoever holds it.
-func newRawConn(n *Net, sockets []*socket, own bool, busy *sync.Mutex, wrap func(op string, err error) error) *rawConn {
-	r := &rawConn{kind: unix.SOCK_DGRAM, sockets: sockets, busy: busy, wrap: wrap}
+// newRawConn is for sockets that are bound. kernel is the kernel's part of them, nil where there is none or that is to be found. own says
+// that the port is theirs alone, or else nothing is asked of whoever holds it.
+func newRawConn(n *Net, sockets []*socket, kernel syscall.RawConn, own bool, busy *sync.Mutex, wrap func(op string, err error) error) *rawConn {
+	r := &rawConn{kernel: kernel, kind: unix.SOCK_DGRAM, sockets: sockets, busy: busy, wrap: wrap}
 	proto := wire.ProtocolUDP
 	if sockets[0].st != nil {
 		r.kind, proto = unix.SOCK_STREAM, wire.ProtocolTCP

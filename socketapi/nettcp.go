@@ -11,10 +11,12 @@ import (
 	"kitnet.dev/kit/stack"
 )
 
-// TCPConn is net.TCPConn on a stack. File is not there: a connection has no descriptor.
+// TCPConn is net.TCPConn on a stack, or with Fallback the kernel's behind the same methods.
 type TCPConn struct {
 	n             *Net
 	st            *stack.Stream
+	kernel        *net.TCPConn // where it is not nil, the connection is the kernel's, and st is nil
+	why           string
 	network       string
 	dialled       bool // or accepted
 	local, remote *net.TCPAddr
@@ -54,6 +56,10 @@ func (c *TCPConn) set(err error) error {
 
 // Read waits until there is a byte, and takes what is there. io.EOF: the peer has sent all.
 func (c *TCPConn) Read(b []byte) (int, error) {
+	if c.kernel != nil {
+		n, err := c.kernel.Read(b)
+		return n, kernelError(c.network, err)
+	}
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	if c.readDeadline.isPassed() {
@@ -92,6 +98,10 @@ func (c *TCPConn) readBlocked(b []byte) (int, error) {
 
 // Write waits until all of b is in the send buffer.
 func (c *TCPConn) Write(b []byte) (int, error) {
+	if c.kernel != nil {
+		n, err := c.kernel.Write(b)
+		return n, kernelError(c.network, err)
+	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if c.writeDeadline.isPassed() {
@@ -135,6 +145,10 @@ var copyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // ReadFrom writes what r gives until its end: io.ReaderFrom, which io.Copy uses.
 func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
+	if c.kernel != nil {
+		n, err := c.kernel.ReadFrom(r)
+		return n, kernelError(c.network, err)
+	}
 	buf := copyBuffers.Get().(*[64 << 10]byte)
 	defer copyBuffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{r}, buf[:])
@@ -142,21 +156,36 @@ func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
 
 // WriteTo writes what is received to w until its end: io.WriterTo, which io.Copy uses.
 func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
+	if c.kernel != nil {
+		n, err := c.kernel.WriteTo(w)
+		return n, kernelError(c.network, err)
+	}
 	buf := copyBuffers.Get().(*[64 << 10]byte)
 	defer copyBuffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c}, buf[:])
 }
 
 // Close ends the connection: what was written is still sent.
-func (c *TCPConn) Close() error { return c.wrap("close", "close", c.st.Close()) }
+func (c *TCPConn) Close() error {
+	if c.kernel != nil {
+		return c.closeKernel()
+	}
+	return c.wrap("close", "close", c.st.Close())
+}
 
 // CloseRead says that nothing more is read.
 func (c *TCPConn) CloseRead() error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.CloseRead())
+	}
 	return c.wrap("close", "shutdown", c.st.Shutdown(stack.ShutRead))
 }
 
 // CloseWrite sends what was written, and then the end.
 func (c *TCPConn) CloseWrite() error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.CloseWrite())
+	}
 	return c.wrap("close", "shutdown", c.st.Shutdown(stack.ShutWrite))
 }
 
@@ -175,10 +204,20 @@ func (c *TCPConn) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline bounds how long Read waits, one that waits already included; the zero time: for ever.
-func (c *TCPConn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.readDeadline, t) }
+func (c *TCPConn) SetReadDeadline(t time.Time) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetReadDeadline(t))
+	}
+	return c.setDeadline(&c.readDeadline, t)
+}
 
 // SetWriteDeadline does so for Write.
-func (c *TCPConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.writeDeadline, t) }
+func (c *TCPConn) SetWriteDeadline(t time.Time) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetWriteDeadline(t))
+	}
+	return c.setDeadline(&c.writeDeadline, t)
+}
 
 func (c *TCPConn) setDeadline(d *deadline, t time.Time) error {
 	if c.st.Events()&stack.Closed != 0 {
@@ -189,19 +228,35 @@ func (c *TCPConn) setDeadline(d *deadline, t time.Time) error {
 }
 
 // SetNoDelay switches Nagle's algorithm off, as it is from the start.
-func (c *TCPConn) SetNoDelay(on bool) error { return c.set(c.st.SetNoDelay(on)) }
+func (c *TCPConn) SetNoDelay(on bool) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetNoDelay(on))
+	}
+	return c.set(c.st.SetNoDelay(on))
+}
 
 // SetLinger says what Close does with what the peer has not acknowledged: 0 forgets it and resets the connection, any other
 // number sends it behind the caller's back, as from the start. Close never waits.
 func (c *TCPConn) SetLinger(sec int) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetLinger(sec))
+	}
 	return c.set(c.st.SetLinger(time.Duration(sec) * time.Second))
 }
 
 // SetKeepAlive probes a silent peer, as from the start.
-func (c *TCPConn) SetKeepAlive(on bool) error { return c.set(c.st.SetKeepAlive(on)) }
+func (c *TCPConn) SetKeepAlive(on bool) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetKeepAlive(on))
+	}
+	return c.set(c.st.SetKeepAlive(on))
+}
 
 // SetKeepAlivePeriod is after how long a peer is silent.
 func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetKeepAlivePeriod(d))
+	}
 	if d <= 0 {
 		return c.set(syscall.EINVAL)
 	}
@@ -211,27 +266,46 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 
 // SetKeepAliveConfig is net.TCPConn's: numbers that are 0 become 15 s, 15 s and 9, those below 0 are left as they are.
 func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetKeepAliveConfig(config))
+	}
 	return c.set(setKeepAlive(c.st, config))
 }
 
 // SetReadBuffer fixes the receive buffer's size, in bytes.
-func (c *TCPConn) SetReadBuffer(n int) error { return c.set(c.st.SetReceiveBuffer(n)) }
+func (c *TCPConn) SetReadBuffer(n int) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetReadBuffer(n))
+	}
+	return c.set(c.st.SetReceiveBuffer(n))
+}
 
 // SetWriteBuffer fixes the send buffer's size, in bytes.
-func (c *TCPConn) SetWriteBuffer(n int) error { return c.set(c.st.SetSendBuffer(n)) }
+func (c *TCPConn) SetWriteBuffer(n int) error {
+	if c.kernel != nil {
+		return kernelError(c.network, c.kernel.SetWriteBuffer(n))
+	}
+	return c.set(c.st.SetSendBuffer(n))
+}
 
 // MultipathTCP is false.
 func (c *TCPConn) MultipathTCP() (bool, error) { return false, nil }
 
-// Stream is the socket below, for what net.TCPConn has no words for: TTL, congestion control, figures.
+// Stream is the socket below, for what net.TCPConn has no words for: TTL, congestion control, figures. It is nil
+// where the connection is the kernel's.
 func (c *TCPConn) Stream() *stack.Stream { return c.st }
 
 // SyscallConn is for Control alone, see UDPConn.SyscallConn; a connection that was accepted has no kernel socket of its own.
-// Programs that read from a descriptor to find out whether a connection is alive must be told not to.
+// Programs that read from a descriptor to find out whether a connection is alive must be told not to. That of a connection of the
+// kernel's is the net package's.
 func (c *TCPConn) SyscallConn() (syscall.RawConn, error) {
+	if c.kernel != nil {
+		raw, err := c.kernel.SyscallConn()
+		return raw, kernelError(c.network, err)
+	}
 	wrap := func(op string, err error) error { return opError(op, c.network, c.local, c.remote, err) }
 	if c.st.Events()&stack.Closed != 0 {
 		return nil, wrap("raw-conn", net.ErrClosed)
 	}
-	return newRawConn(c.n, []*socket{c.n.optionsOf(nil, c.st)}, c.dialled, &c.raw, wrap), nil
+	return newRawConn(c.n, []*socket{c.n.optionsOf(nil, c.st)}, nil, c.dialled, &c.raw, wrap), nil
 }

@@ -13,9 +13,9 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// UDPConn is net.UDPConn on a stack, with ReadBatch and WriteBatch beside it in the form of golang.org/x/net/ipv4.PacketConn.
-// File is not there: a socket has no descriptor. ReadFromUDPAddrPort and WriteToUDPAddrPort, and Read and Write, allocate
-// nothing.
+// UDPConn is net.UDPConn on a stack, with ReadBatch and WriteBatch beside it in the form of golang.org/x/net/ipv4.PacketConn; with
+// Fallback also the kernel's behind the same methods. ReadFromUDPAddrPort and WriteToUDPAddrPort, and Read and Write, allocate
+// nothing on the stack.
 type UDPConn struct {
 	n       *Net
 	network string
@@ -30,9 +30,10 @@ type UDPConn struct {
 	waiter        *stack.Waiter
 	readDeadline  deadline
 	writeDeadline deadline
-	asked         *askedTable // where every is true
+	asked         *askedTable // of one with several sockets
 	route         atomic.Uint64
 
+	kernel     *kernelUDP // nil: it is the stack's alone
 	sockets    atomic.Pointer[[]udpSocket]
 	generation atomic.Uint32 // of the addresses that have one
 	mu         sync.Mutex    // listens on more addresses, Close
@@ -69,14 +70,19 @@ func (c *ListenConfig) listenPacket(network string, at netip.AddrPort) (*UDPConn
 	if err != nil {
 		return nil, opError("listen", network, nil, addrOf("udp", at), err)
 	}
+	if c.Fallback {
+		at = bothFamilies(network, at)
+	}
 	u := newUDPConn(n, network, at)
 	u.reuse = c.ReusePort
-	if u.every = at.Addr().Unmap().IsUnspecified(); u.every {
-		u.asked = new(askedTable)
-	}
+	u.every = at.Addr().Unmap() == INADDR_ANY
 	u.generation.Store(n.stack.Generation())
-	err = n.onEvery(at, func(addrs []local, port uint16) error {
-		var sockets []udpSocket
+	undo := func() {
+		u.kernel.close()
+		u.kernel = nil
+	}
+	err = n.onEvery(at, c.Fallback, u.listenKernel, undo, func(addrs []local, port uint16) error {
+		sockets := make([]udpSocket, 0, len(addrs))
 		for _, a := range addrs {
 			s, err := u.open(a, port)
 			if err != nil {
@@ -95,7 +101,32 @@ func (c *ListenConfig) listenPacket(network string, at netip.AddrPort) (*UDPConn
 	if err != nil {
 		return nil, opError("listen", network, nil, addrOf("udp", at), err)
 	}
+	if err := u.begin(); err != nil {
+		return nil, opError("listen", network, nil, addrOf("udp", at), err)
+	}
 	return u, nil
+}
+
+// begin makes a conn of several sockets one.
+func (c *UDPConn) begin() error {
+	mixed := c.kernel != nil && len(*c.sockets.Load()) > 0
+	if c.every || mixed {
+		c.asked = new(askedTable)
+	}
+	if mixed {
+		c.kernel.done.Go(func() { c.kernel.watch(c.waiter) })
+	}
+	if c.kernel == nil {
+		return nil
+	}
+	if c.every && isWide(c.network) {
+		c.local = netip.AddrPortFrom(netip.IPv6Unspecified(), c.local.Port()) // as the net package says it
+	}
+	err := c.n.stack.Adopt(c)
+	if err != nil {
+		_ = c.Close() // its only error is that it is closed already
+	}
+	return openError("listen", err)
 }
 
 // open listens on one address.
@@ -158,8 +189,9 @@ func (c *UDPConn) wrap(op, call string, addr net.Addr, err error) error {
 	return opError(op, c.network, c.LocalAddr(), addr, callError(call, err))
 }
 
-// receive fills ms, at least one message of it, and says which socket it was that heard them: all came to the same.
-func (c *UDPConn) receive(ms []stack.Message, wait bool) (int, *udpSocket, error) {
+// receive fills ms, at least one message of it, and says which socket it was that heard them: all came to the same. nil: they are the
+// kernel's, with what belongs to them in cs, where that is not nil.
+func (c *UDPConn) receive(ms []stack.Message, cs []outOfBand, wait bool) (int, *udpSocket, error) {
 	if wait {
 		c.rmu.Lock()
 	} else if !c.rmu.TryLock() {
@@ -169,14 +201,18 @@ func (c *UDPConn) receive(ms []stack.Message, wait bool) (int, *udpSocket, error
 	if c.readDeadline.isPassed() {
 		return 0, nil, os.ErrDeadlineExceeded
 	}
-	n, s, err := c.take(ms)
+	if c.kernel != nil && c.asked == nil {
+		n, err := c.kernel.read(ms, cs, wait)
+		return n, nil, err
+	}
+	n, s, err := c.take(ms, cs)
 	if err == syscall.EAGAIN && wait {
-		return c.receiveBlocked(ms)
+		return c.receiveBlocked(ms, cs)
 	}
 	return n, s, err
 }
 
-func (c *UDPConn) receiveBlocked(ms []stack.Message) (int, *udpSocket, error) {
+func (c *UDPConn) receiveBlocked(ms []stack.Message, cs []outOfBand) (int, *udpSocket, error) {
 	watched := *c.sockets.Load()
 	for _, s := range watched {
 		s.d.Watch(c.waiter, stack.Readable)
@@ -191,9 +227,12 @@ func (c *UDPConn) receiveBlocked(ms []stack.Message) (int, *udpSocket, error) {
 		}
 	}()
 	for {
-		n, s, err := c.take(ms)
+		n, s, err := c.take(ms, cs)
 		if err != syscall.EAGAIN {
 			return n, s, err
+		}
+		if c.kernel != nil {
+			c.kernel.drained()
 		}
 		if all := *c.sockets.Load(); len(all) > len(watched) {
 			for _, s := range all[len(watched):] {
@@ -213,33 +252,49 @@ func (c *UDPConn) receiveBlocked(ms []stack.Message) (int, *udpSocket, error) {
 }
 
 // take is receive without waiting.
-func (c *UDPConn) take(ms []stack.Message) (int, *udpSocket, error) {
-	if !c.every {
+func (c *UDPConn) take(ms []stack.Message, cs []outOfBand) (int, *udpSocket, error) {
+	if c.asked == nil {
 		s := &(*c.sockets.Load())[0]
 		n, err := s.d.Read(ms)
 		return n, s, err
 	}
-	if c.generation.Load() != c.n.stack.Generation() {
+	if c.every && c.generation.Load() != c.n.stack.Generation() {
 		c.follow()
 	}
-	return c.takeAny(ms)
+	return c.takeAny(ms, cs)
 }
 
 // inARow is how many messages come from one socket before the others are looked at.
 const inARow = 64
 
-// takeAny takes from the sockets in turn. One whose card is gone has its say when all the others are, too.
-func (c *UDPConn) takeAny(ms []stack.Message) (int, *udpSocket, error) {
+// kernelPlace is the kernel's place among the sockets, in what is remembered of them.
+const kernelPlace = 1<<16 - 2
+
+// takeAny takes from the sockets in turn, the kernel's behind the others. One whose card is gone has its say when all the others
+// are, too.
+func (c *UDPConn) takeAny(ms []stack.Message, cs []outOfBand) (int, *udpSocket, error) {
 	sockets := *c.sockets.Load()
+	places := len(sockets)
+	if c.kernel != nil {
+		places++
+	}
 	if c.taken >= inARow {
 		c.turn, c.taken = c.turn+1, 0
 	}
 	quiet := false
 	var failed error
-	for range sockets {
-		i := c.turn % len(sockets)
-		s := &sockets[i]
-		n, err := s.read(ms)
+	for range places {
+		i := c.turn % places
+		var s *udpSocket
+		var n int
+		var err error
+		if i < len(sockets) {
+			s = &sockets[i]
+			n, err = s.read(ms)
+		} else {
+			i = kernelPlace
+			n, err = c.kernel.read(ms, cs, false)
+		}
 		switch err {
 		case nil:
 			for k := range ms[:n] {
@@ -281,10 +336,13 @@ func (s *udpSocket) read(ms []stack.Message) (int, error) {
 	return n, nil
 }
 
-// send sends ms by a socket, and returns how many it took: fewer than all only with the error that stopped it.
+// send sends ms by a socket, nil for the kernel's, and returns how many it took: fewer than all only with the error that stopped it.
 func (c *UDPConn) send(s *udpSocket, ms []stack.Message, wait bool) (int, error) {
 	if c.writeDeadline.isPassed() {
 		return 0, os.ErrDeadlineExceeded
+	}
+	if s == nil {
+		return c.kernel.writeAll(ms, wait)
 	}
 	sent, err := writeAll(s.d, ms)
 	if err != syscall.EAGAIN || !wait {
@@ -325,33 +383,54 @@ func (c *UDPConn) sendBlocked(d *stack.Datagram, ms []stack.Message) (int, error
 	}
 }
 
-// sender is the socket for what goes to a peer: the one that the peer asked, or the one that the route prefers.
+// sender is the socket for what goes to a peer: the one that the peer asked, or the one that the route prefers. nil: it is the
+// kernel's.
 func (c *UDPConn) sender(to netip.AddrPort) *udpSocket {
 	sockets := *c.sockets.Load()
-	if len(sockets) == 1 {
-		return &sockets[0]
+	place := 0
+	switch {
+	case c.asked == nil:
+		if c.kernel != nil {
+			return nil
+		}
+	case c.kernel != nil && !to.Addr().Unmap().Is4():
+		return nil
+	case c.kernel == nil && len(sockets) == 1:
+	default:
+		var ok bool
+		if place, ok = c.asked.find(to); !ok {
+			place = c.routeTo(to, sockets)
+		}
 	}
-	if i, ok := c.asked.find(to); ok {
-		return &sockets[i]
+	if place == kernelPlace {
+		return nil
 	}
-	return &sockets[c.routeTo(to.Addr(), sockets)]
+	return &sockets[place]
 }
 
 // routeTo is the place of the socket that the route to a peer prefers. It remembers the last peer's, in a word: address, place,
 // and the low bits of the generation.
-func (c *UDPConn) routeTo(to netip.Addr, sockets []udpSocket) int {
+func (c *UDPConn) routeTo(to netip.AddrPort, sockets []udpSocket) int {
 	gen := uint64(uint16(c.n.stack.Generation()))
-	key := addrKey(to) << 32
+	key := addrKey(to.Addr()) << 32
 	if r := c.route.Load(); r>>32 == key>>32 && r&0xFFFF == gen && r != 0 {
 		return int(r >> 16 & 0xFFFF)
 	}
-	source, err := c.n.stack.SourceTo(to)
+	if c.kernel != nil && c.n.whyKernel(wire.ProtocolUDP, netip.Addr{}, to) != "" {
+		if c.n.stack.Owner(to.Addr()) == nil { // else it is another matter for another port
+			c.route.Store(key | kernelPlace<<16 | gen)
+		}
+		return kernelPlace
+	}
+	source, err := c.n.stack.SourceTo(to.Addr())
 	if err != nil {
 		return 0 // its send says why
 	}
 	for i := range sockets {
 		if sockets[i].addr == source || source.IsLoopback() && sockets[i].addr.IsLoopback() {
-			c.route.Store(key | uint64(i)<<16 | gen)
+			if c.kernel == nil || c.n.stack.Owner(to.Addr()) == nil {
+				c.route.Store(key | uint64(i)<<16 | gen)
+			}
 			return i
 		}
 	}
@@ -387,7 +466,7 @@ func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 func (c *UDPConn) readOne(b []byte) (int, netip.AddrPort, error) {
 	ms := [1]stack.Message{{Buf: b}}
-	if _, _, err := c.receive(ms[:], true); err != nil {
+	if _, _, err := c.receive(ms[:], nil, true); err != nil {
 		return 0, netip.AddrPort{}, err
 	}
 	return ms[0].N, ms[0].Addr, nil
@@ -456,6 +535,11 @@ func (c *UDPConn) Close() error {
 	for _, s := range *c.sockets.Load() {
 		_ = s.d.Close() // its only error is that the stack has closed it
 	}
+	if c.kernel != nil {
+		c.n.stack.Disown(c)
+		c.kernel.close()
+		c.waiter.Tell() // who looked when only the others were closed
+	}
 	return nil
 }
 
@@ -486,21 +570,28 @@ func (c *UDPConn) setDeadline(d *deadline, t time.Time) error {
 		return opError("set", c.network, nil, c.LocalAddr(), net.ErrClosed)
 	}
 	d.set(t)
+	switch {
+	case c.kernel == nil:
+	case d == &c.writeDeadline:
+		return kernelError(c.network, c.kernel.conn.SetWriteDeadline(t))
+	case c.asked == nil: // else reading waits for several
+		return kernelError(c.network, c.kernel.conn.SetReadDeadline(t))
+	}
 	return nil
 }
 
 // SetReadBuffer bounds the bytes that wait to be received, on each address and queue of the card.
 func (c *UDPConn) SetReadBuffer(n int) error {
-	return c.each(func(d *stack.Datagram) { d.SetReceiveBuffer(n) })
+	return c.each(func(d *stack.Datagram) { d.SetReceiveBuffer(n) }, func(k *net.UDPConn) error { return k.SetReadBuffer(n) })
 }
 
 // SetWriteBuffer bounds the bytes that wait to be sent.
 func (c *UDPConn) SetWriteBuffer(n int) error {
-	return c.each(func(d *stack.Datagram) { d.SetSendBuffer(n) })
+	return c.each(func(d *stack.Datagram) { d.SetSendBuffer(n) }, func(k *net.UDPConn) error { return k.SetWriteBuffer(n) })
 }
 
-// each sets something on every socket.
-func (c *UDPConn) each(set func(*stack.Datagram)) error {
+// each sets something on every socket, and on the kernel's.
+func (c *UDPConn) each(set func(*stack.Datagram), kernels func(*net.UDPConn) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -509,10 +600,13 @@ func (c *UDPConn) each(set func(*stack.Datagram)) error {
 	for _, s := range *c.sockets.Load() {
 		set(s.d)
 	}
+	if c.kernel != nil {
+		return kernelError(c.network, kernels(c.kernel.conn))
+	}
 	return nil
 }
 
-// Datagrams are the sockets below, one for each address, for what net.UDPConn has no words for: TTL, figures, a handler on the
+// Datagrams are the stack's sockets below, one for each address, for what net.UDPConn has no words for: TTL, figures, a handler on the
 // engine.
 func (c *UDPConn) Datagrams() []*stack.Datagram {
 	var ds []*stack.Datagram
@@ -526,7 +620,8 @@ func (c *UDPConn) Datagrams() []*stack.Datagram {
 // the loopback, to one that is made for the call. Only Control can be used, as what is sent and received does not pass that
 // socket; Read and Write are EOPNOTSUPP. Control shows the conn's options there, and takes over what is changed of SO_KEEPALIVE,
 // SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
-// and TCP_USER_TIMEOUT; another option stays that socket's alone.
+// and TCP_USER_TIMEOUT; another option stays that socket's alone. That of a conn that is all the kernel's (Fallback) is the net
+// package's.
 func (c *UDPConn) SyscallConn() (syscall.RawConn, error) {
 	wrap := func(op string, err error) error { return c.wrap(op, op, nil, err) }
 	c.mu.Lock()
@@ -534,9 +629,15 @@ func (c *UDPConn) SyscallConn() (syscall.RawConn, error) {
 	if c.closed {
 		return nil, wrap("raw-conn", net.ErrClosed)
 	}
+	var kernel syscall.RawConn
+	if c.kernel != nil {
+		if kernel = c.kernel.raw; c.asked == nil {
+			return kernel, nil
+		}
+	}
 	var sockets []*socket
 	for _, s := range *c.sockets.Load() {
 		sockets = append(sockets, c.n.optionsOf(s.d, nil))
 	}
-	return newRawConn(c.n, sockets, true, &c.raw, wrap), nil
+	return newRawConn(c.n, sockets, kernel, true, &c.raw, wrap), nil
 }

@@ -2,6 +2,7 @@ package socketapi
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -90,6 +91,35 @@ func TestSlotsRunOut(t *testing.T) {
 	require.Same(t, first, tab.remove(first.token))
 	require.NoError(t, tab.insert(new(socket)))
 	require.ErrorIs(t, tab.insert(new(socket)), syscall.EMFILE)
+}
+
+// A client for whom there is no token is turned away, and the next is accepted when there is one.
+func TestAcceptWithoutToken(t *testing.T) {
+	st := stack.New(stack.Config{})
+	st.Start()
+	k := New(st)
+	l, err := k.Socket(AF_INET, SOCK_STREAM, 0)
+	require.NoError(t, err)
+	addr := netip.AddrPortFrom(INADDR_LOOPBACK, 0)
+	require.NoError(t, k.Bind(l, &addr))
+	require.NoError(t, k.Listen(l, 1))
+	client, err := k.Socket(AF_INET, SOCK_STREAM, 0)
+	require.NoError(t, err)
+	require.NoError(t, k.Connect(client, addr))
+	used := k.sockets.used
+	k.sockets.used = maxSlots
+	_, _, err = k.Accept(l)
+	require.ErrorIs(t, err, syscall.EMFILE)
+	k.sockets.used = used
+	_, err = k.Recv(client, make([]byte, 1), 0)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	next, err := k.Socket(AF_INET, SOCK_STREAM, 0)
+	require.NoError(t, err)
+	require.NoError(t, k.Connect(next, addr), "its place is free")
+	_, _, err = k.Accept(l)
+	require.NoError(t, err)
+	require.NoError(t, k.Close())
+	require.NoError(t, st.Close())
 }
 
 // A million opens and closes of both kinds of socket from several goroutines leave nothing behind, and no stale token is ever

@@ -437,9 +437,7 @@ func (d *Datagram) Unwatch(w *Waiter) { d.waiters.remove(w) }
 // info is all of SocketInfo but what the engines count.
 func (d *Datagram) info() SocketInfo {
 	i := SocketInfo{ID: d.id, Proto: d.proto, Local: d.LocalAddr(), Remote: d.RemoteAddr()}
-	if f := d.Interface(); f != nil {
-		i.Interface = f.name
-	}
+	i.on(d.Interface())
 	d.mu.Lock()
 	i.Handler = d.handler != nil
 	d.mu.Unlock()
@@ -450,6 +448,17 @@ func (d *Datagram) info() SocketInfo {
 		}
 	}
 	return i
+}
+
+// on enters the interface that a socket is bound to, nil for none.
+func (i *SocketInfo) on(f *Interface) {
+	if f == nil {
+		return
+	}
+	i.Interface = f.name
+	if f.Gone() {
+		i.Unaccelerated = "the card " + f.name + " is gone"
+	}
 }
 
 // count adds what one engine counted.
@@ -472,6 +481,7 @@ type SocketInfo struct {
 	Received, Sent        uint64 // datagrams
 	Dropped               uint64 // datagrams that found the receive buffer full
 	RxBytes, TxBytes      uint64 // payload
+	Unaccelerated         string // why its packets do not go by the stack, a phrase; "": they do
 
 	// Of streams. State is the RFC's name, such as "LISTEN" or "ESTABLISHED"; TCP is nil where there is no connection.
 	State   string

@@ -355,6 +355,9 @@ func TestLinkFails(t *testing.T) {
 			require.NoError(t, err)
 			_, err = receive(lo, NewWaiter(), make([]byte, 10))
 			require.NoError(t, err, "the loopback goes on")
+			for _, info := range s.Sockets() {
+				require.Equal(t, map[string]string{"eth0": "the card eth0 is gone", "lo": ""}[info.Interface], info.Unaccelerated)
+			}
 			require.NoError(t, d.Close())
 			require.NoError(t, s.Close())
 			require.Empty(t, told)

@@ -34,6 +34,7 @@ type Stack struct {
 	binds   map[bindKey]*bindEntry
 	sockets map[*Datagram]struct{}
 	streams map[*Stream]struct{} // bound, and not closed; connections that a peer opened only when they have ended
+	outside map[Outside]uint64   // their IDs
 	lastID  atomic.Uint64
 	tcp     tcp.Config
 	secret  [32]byte  // of the layers of all engines, so that one knows another's cookies
@@ -53,6 +54,7 @@ func New(cfg Config) *Stack {
 	s := &Stack{
 		limits: cfg.Limits.withDefaults(), log: cfg.Logger,
 		binds: make(map[bindKey]*bindEntry), sockets: make(map[*Datagram]struct{}), streams: make(map[*Stream]struct{}),
+		outside: make(map[Outside]uint64),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -169,9 +171,13 @@ func (s *Stack) Close() error {
 	for d := range s.sockets {
 		open = append(open, d)
 	}
+	outside := maps.Clone(s.outside)
 	s.mu.Unlock()
 	for _, d := range open {
 		d.Close()
+	}
+	for o := range outside {
+		_ = o.Close() // its only error is that it is closed already
 	}
 	s.closeStreams()
 	for _, e := range s.engines {
@@ -247,7 +253,7 @@ func (s *Stack) Sockets() []SocketInfo {
 	for d := range s.sockets {
 		ds = append(ds, d)
 	}
-	streams := maps.Clone(s.streams)
+	streams, outside := maps.Clone(s.streams), maps.Clone(s.outside)
 	s.mu.Unlock()
 	out := make([]SocketInfo, len(ds))
 	for n, d := range ds {
@@ -268,6 +274,11 @@ func (s *Stack) Sockets() []SocketInfo {
 	}
 	for st := range streams {
 		out = append(out, st.idleInfo())
+	}
+	for o, id := range outside {
+		i := o.Info()
+		i.ID = id
+		out = append(out, i)
 	}
 	slices.SortFunc(out, func(a, b SocketInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return out

@@ -308,12 +308,14 @@ func (st *Stream) Info() (i tcp.Info, ok bool) {
 // info is a connection's line in the list of sockets. It is called on the engine.
 func (st *Stream) info(now clock.Time) SocketInfo {
 	t := st.conn.Info(now)
-	return SocketInfo{
-		ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), Interface: st.iface.name,
+	i := SocketInfo{
+		ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(),
 		Remote:    netip.AddrPortFrom(st.id.Remote.Netip(), st.id.RemotePort),
 		ReadQueue: st.rx.Used(), WriteQueue: st.tx.Used(), RxBytes: t.Received, TxBytes: t.Delivered,
 		Received: uint64(t.SegmentsIn), Sent: uint64(t.SegmentsOut), State: t.State.String(), TCP: &t,
 	}
+	i.on(st.iface)
+	return i
 }
 
 // idleInfo is the line of a stream that no engine serves: bound, listening, or with a connection that has ended.
@@ -322,9 +324,7 @@ func (st *Stream) idleInfo() SocketInfo {
 		ID: st.number, Proto: wire.ProtocolTCP, Local: st.LocalAddr(), Remote: st.RemoteAddr(), State: tcp.Closed.String(),
 		ReadQueue: st.rx.Used(),
 	}
-	if f := st.Interface(); f != nil {
-		i.Interface = f.name
-	}
+	i.on(st.Interface())
 	if l := st.listen.Load(); l != nil {
 		i.State, i.ReadQueue, i.Backlog = tcp.Listen.String(), l.waiting(), int(l.backlog.Load())
 	}

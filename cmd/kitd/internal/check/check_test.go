@@ -25,7 +25,7 @@ type other struct{}
 
 func (other) Status() control.Status { return control.Status{Version: 1, PID: 4711, Interface: "eth7"} }
 func (other) Stats() control.Stats   { return control.Stats{} }
-func (other) Connect(context.Context, string) (control.Stream, error) {
+func (other) Connect(context.Context, string, bool) (control.Stream, error) {
 	return nil, errors.New("no")
 }
 func (other) Sockets(string) (control.Sockets, error) { return control.Sockets{}, nil }

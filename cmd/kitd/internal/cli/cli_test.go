@@ -71,8 +71,12 @@ func (kitd) Sockets(filter string) (control.Sockets, error) {
 		return control.Sockets{}, err
 	}
 	list := control.Sockets{Version: 1, Sockets: []control.Socket{
-		{ID: 1, Proto: "udp", State: "unconnected", Local: "10.0.0.5:7", Interface: "eth0", Handler: true, Received: 12345, Sent: 12340},
-		{ID: 2, Proto: "icmp", State: "established", Local: "10.0.0.5:99", Remote: "10.0.0.1:0", Interface: "eth0", ReadQueue: 64, Dropped: 2},
+		{ID: 1, Proto: "udp", State: "unconnected", Local: "10.0.0.5:7", Interface: "eth0", Handler: true, Received: 12345, Sent: 12340,
+			Accelerated: true},
+		{ID: 2, Proto: "icmp", State: "established", Local: "10.0.0.5:99", Remote: "10.0.0.1:0", Interface: "eth0", ReadQueue: 64, Dropped: 2,
+			Accelerated: true},
+		{ID: 3, Proto: "tcp", State: "established", Local: "127.0.0.1:4711", Remote: "127.0.0.1:25", Received: 4, Sent: 5,
+			Reason: "destination 127.0.0.1 is the kernel's"},
 	}}
 	if filter != "" {
 		list.Sockets = list.Sockets[:1]
@@ -95,7 +99,10 @@ func (kitd) Routes() control.Routes {
 }
 
 // Connect reaches a peer that answers what it gets, behind its address.
-func (kitd) Connect(_ context.Context, address string) (control.Stream, error) {
+func (kitd) Connect(_ context.Context, address string, fallback bool) (control.Stream, error) {
+	if fallback {
+		return nil, fmt.Errorf("kitd can't connect to %q by the kernel: connection refused", address)
+	}
 	if address != "10.0.0.9:7" {
 		return nil, fmt.Errorf("kitd can't connect to %q: connection refused", address)
 	}
@@ -333,6 +340,8 @@ func TestConnect(t *testing.T) {
 	require.Equal(t, result{stdout: "10.0.0.9:7: hello"}, r)
 	r = try(t, nil, "connect", "--control", path, "10.0.0.9", "8")
 	require.Equal(t, result{stderr: "kitd: kitd can't connect to \"10.0.0.9:8\": connection refused\n", status: exitFailed}, r)
+	r = try(t, nil, "connect", "--control", path, "--fallback", "10.0.0.9", "7")
+	require.Equal(t, result{stderr: "kitd: kitd can't connect to \"10.0.0.9:7\" by the kernel: connection refused\n", status: exitFailed}, r)
 	for args, complaint := range map[string]string{
 		"10.0.0.9":                       "connect takes HOST and PORT",
 		"--gateway 10.0.0.1 10.0.0.9 7":  "--address and --gateway go with -i",

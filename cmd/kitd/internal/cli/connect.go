@@ -15,16 +15,20 @@ import (
 func (e *Env) connectCommand() *cobra.Command {
 	var iface, gateway string
 	var addresses []string
+	var fallback bool
 	cmd := &cobra.Command{
 		Use: "connect HOST PORT", Short: "netcat over kit: stdin to the peer, the peer to stdout",
 		Long: "Connects over kit's TCP. It asks a running kitd to do so; with -i it holds the card itself for as long as it runs,\n" +
-			"with --address under an address of its own. It ends when both sides have sent all.",
-		Example: "  kitd connect 10.0.0.9 7\n  echo hello | kitd connect -i eth0 10.0.0.9 7",
+			"with --address under an address of its own. It ends when both sides have sent all.\n\n" +
+			"With --fallback the kernel connects where kit does not reach: its loopback and its own addresses, other cards, IPv6.\n" +
+			"kitd sockets says which it is, and why.",
+		Example: "  kitd connect 10.0.0.9 7\n  echo hello | kitd connect -i eth0 10.0.0.9 7\n  kitd connect --fallback localhost 22",
 	}
 	path := controlFlag(cmd)
 	cmd.Flags().StringVarP(&iface, "interface", "i", "", "hold this card instead of asking a running kitd")
 	cmd.Flags().StringArrayVar(&addresses, "address", nil, "with -i: own this address, such as 10.0.0.5/24")
 	cmd.Flags().StringVar(&gateway, "gateway", "", "with --address: next hop of the default route")
+	cmd.Flags().BoolVar(&fallback, "fallback", false, "let the kernel connect where kit does not reach")
 	_ = cmd.RegisterFlagCompletionFunc("interface", completeInterfaces)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 2 {
@@ -37,7 +41,7 @@ func (e *Env) connectCommand() *cobra.Command {
 			if len(addresses) > 0 || gateway != "" {
 				return usagef("--address and --gateway go with -i: a running kitd has its own")
 			}
-			stream, err := client(*path).Connect(ctx, to)
+			stream, err := client(*path).Connect(ctx, to, fallback)
 			if err != nil {
 				return err
 			}
@@ -62,7 +66,11 @@ func (e *Env) connectCommand() *cobra.Command {
 			return err
 		}
 		defer k.Close()
-		stream, err := k.Net().DialContext(ctx, "tcp4", to)
+		network := "tcp4"
+		if fallback {
+			network = "tcp"
+		}
+		stream, err := (&kit.Dialer{Net: k.Net(), Fallback: fallback}).DialContext(ctx, network, to)
 		if err != nil {
 			return err
 		}

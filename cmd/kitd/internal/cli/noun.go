@@ -168,7 +168,8 @@ func choice(c control.Choice) string {
 func (e *Env) socketsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sockets [FILTER]", Short: "sockets of the stack; FILTER as in ss",
-		Long: "Sockets of the stack that FILTER wants, all without one. It is ss's language:\n\n" +
+		Long: "Sockets of the stack that FILTER wants, all without one, and those of the kernel that do for one of the stack\n" +
+			"(--fallback), whose last column says why. FILTER is ss's language:\n\n" +
 			"  src, dst ADDRESS         10.0.0.1, 10.0.0.0/8, 10.0.0.1:7, :7\n" +
 			"  sport, dport OP PORT     = != < <= > >=; :7, 7 or a name\n" +
 			"  state STATE              established, listening, unconnected, time-wait and TCP's others, all\n" +
@@ -204,15 +205,23 @@ func socketsTable(out io.Writer, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("ID", "PROTO", "STATE", "LOCAL", "REMOTE", "INTERFACE", "READER", "READ-Q", "WRITE-Q", "RECEIVED", "SENT", "DROPPED")
+	t := newTable("ID", "PROTO", "STATE", "LOCAL", "REMOTE", "INTERFACE", "READER", "READ-Q", "WRITE-Q", "RECEIVED", "SENT", "DROPPED", "ACCELERATED")
 	for _, s := range d.Sockets {
 		reader := "socket"
 		if s.Handler {
 			reader = "handler"
 		}
-		t.add(s.ID, s.Proto, s.State, s.Local, s.Remote, s.Interface, reader, s.ReadQueue, s.WriteQueue, s.Received, s.Sent, s.Dropped)
+		t.add(s.ID, s.Proto, s.State, s.Local, s.Remote, s.Interface, reader, s.ReadQueue, s.WriteQueue, s.Received, s.Sent, s.Dropped, accelerated(&s))
 	}
 	return t.print(out)
+}
+
+// accelerated says whether a socket's packets go by kit, and why not.
+func accelerated(s *control.Socket) string {
+	if s.Accelerated {
+		return "yes"
+	}
+	return "no: " + s.Reason
 }
 
 // tcpTable is the table of sockets with TCP's figures.
@@ -222,7 +231,7 @@ func tcpTable(out io.Writer, raw []byte) error {
 		return err
 	}
 	t := newTable("ID", "STATE", "LOCAL", "REMOTE", "READ-Q", "WRITE-Q", "SRTT", "RTTVAR", "RTO", "MSS", "CWND", "SSTHRESH", "IN-FLIGHT",
-		"RETRANS", "DELIVERED", "RECEIVED", "PACING", "CONGESTION")
+		"RETRANS", "DELIVERED", "RECEIVED", "PACING", "CONGESTION", "ACCELERATED")
 	for _, s := range d.Sockets {
 		c := s.TCP
 		if c == nil {
@@ -237,7 +246,7 @@ func tcpTable(out io.Writer, raw []byte) error {
 		}
 		micros := func(n int64) string { return (time.Duration(n) * time.Microsecond).String() }
 		t.add(s.ID, s.State, s.Local, s.Remote, s.ReadQueue, s.WriteQueue, micros(c.SRTTMicros), micros(c.RTTVarMicros), micros(c.RTOMicros),
-			c.MSS, c.Cwnd, ssthresh, c.InFlight, c.Retransmitted, c.Delivered, c.Received, pacing, c.Congestion+", "+c.CongestionState)
+			c.MSS, c.Cwnd, ssthresh, c.InFlight, c.Retransmitted, c.Delivered, c.Received, pacing, c.Congestion+", "+c.CongestionState, accelerated(&s))
 	}
 	return t.print(out)
 }

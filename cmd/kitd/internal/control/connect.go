@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A connection through kitd: POST /v1/connect?to=HOST:PORT is answered with 101 when kitd's stack is connected there, and from
-// then on the bytes of the control connection are those of the stream, each direction ending on its own.
+// A connection through kitd: POST /v1/connect?to=HOST:PORT is answered with 101 when kitd's stack is connected there, or with
+// &fallback=1 the kernel where the stack does not reach, and from then on the bytes of the control connection are those of the stream, each direction ending on its own.
 
 // streamProtocol is the name in the Upgrade header.
 const streamProtocol = "kit-stream"
@@ -38,8 +38,8 @@ func (s *Server) connect(stopped context.Context, w http.ResponseWriter, r *http
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), connectTimeout)
 	defer cancel()
-	to := r.URL.Query().Get("to")
-	stream, err := s.source.Connect(ctx, to)
+	query := r.URL.Query()
+	stream, err := s.source.Connect(ctx, query.Get("to"), query.Get("fallback") == "1")
 	if err != nil {
 		refuse(w, http.StatusBadGateway, err.Error())
 		return
@@ -80,14 +80,15 @@ func Splice(a Stream, ahead io.Reader, b Stream) {
 	both.Wait()
 }
 
-// Connect makes kitd connect its stack to HOST:PORT, and returns the connection.
-func (c *Client) Connect(ctx context.Context, address string) (Stream, error) {
+// Connect makes kitd connect its stack to HOST:PORT, or with fallback the kernel where the stack does not reach, and returns the
+// connection.
+func (c *Client) Connect(ctx context.Context, address string, fallback bool) (Stream, error) {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	stream, err := c.upgrade(conn, address)
+	stream, err := c.upgrade(conn, address, fallback)
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -99,8 +100,12 @@ func (c *Client) Connect(ctx context.Context, address string) (Stream, error) {
 }
 
 // upgrade asks for the connection.
-func (c *Client) upgrade(conn *net.UnixConn, address string) (Stream, error) {
-	at := url.URL{Scheme: "http", Host: "kitd", Path: "/v1/connect", RawQuery: url.Values{"to": {address}}.Encode()}
+func (c *Client) upgrade(conn *net.UnixConn, address string, fallback bool) (Stream, error) {
+	query := url.Values{"to": {address}}
+	if fallback {
+		query.Set("fallback", "1")
+	}
+	at := url.URL{Scheme: "http", Host: "kitd", Path: "/v1/connect", RawQuery: query.Encode()}
 	request, err := http.NewRequest(http.MethodPost, at.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%q can't be asked for: %w", address, err)

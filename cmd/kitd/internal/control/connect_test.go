@@ -15,7 +15,7 @@ import (
 // TestConnect: bytes go both ways, and each way ends on its own.
 func TestConnect(t *testing.T) {
 	path, _ := serve(t, source{})
-	c, err := NewClient(path).Connect(t.Context(), "10.0.0.9:7")
+	c, err := NewClient(path).Connect(t.Context(), "10.0.0.9:7", false)
 	require.NoError(t, err)
 	defer c.Close()
 	text := strings.Repeat("kit ", 1<<18)
@@ -32,14 +32,17 @@ func TestConnect(t *testing.T) {
 
 func TestConnectRefused(t *testing.T) {
 	path, _ := serve(t, source{})
-	_, err := NewClient(path).Connect(t.Context(), "nowhere:1")
+	_, err := NewClient(path).Connect(t.Context(), "nowhere:1", false)
 	var refusal *Refusal
 	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, Refusal{http.StatusBadGateway, "nobody is there"}, *refusal)
 
+	_, err = NewClient(path).Connect(t.Context(), "10.0.0.9:7", true)
+	require.ErrorContains(t, err, "the kernel does not reach 10.0.0.9:7")
+
 	ended, end := context.WithCancel(t.Context())
 	end()
-	_, err = NewClient(path).Connect(ended, "10.0.0.9:7")
+	_, err = NewClient(path).Connect(ended, "10.0.0.9:7", false)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -60,7 +63,7 @@ func TestConnectNeedsUpgrade(t *testing.T) {
 // TestConnectEndsWithServer: a connection does not outlive the server.
 func TestConnectEndsWithServer(t *testing.T) {
 	path, server := serve(t, source{})
-	c, err := NewClient(path).Connect(t.Context(), "10.0.0.9:7")
+	c, err := NewClient(path).Connect(t.Context(), "10.0.0.9:7", false)
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, server.Close())

@@ -45,7 +45,10 @@ func (source) Routes() Routes       { return Routes{Version: Version} }
 func (source) Queues() Queues       { return Queues{Version: Version} }
 
 // Connect reaches a peer that echoes, at any address but one.
-func (source) Connect(_ context.Context, address string) (Stream, error) {
+func (source) Connect(_ context.Context, address string, fallback bool) (Stream, error) {
+	if fallback {
+		return nil, errors.New("the kernel does not reach " + address)
+	}
 	if address == "nowhere:1" {
 		return nil, errors.New("nobody is there")
 	}

@@ -4,6 +4,7 @@
 //	GET /v1/status
 //	GET /v1/stats
 //	GET /v1/sockets?filter=FILTER      ss's language, see package sockfilter
+//	POST /v1/connect?to=HOST:PORT&fallback=1
 //	GET /v1/neighbors
 //	GET /v1/routes
 //	GET /v1/queues
@@ -125,7 +126,10 @@ type Socket struct {
 	Sent       uint64 `json:"sent"`
 	TxBytes    uint64 `json:"tx_bytes"`
 	Dropped    uint64 `json:"dropped"`
-	TCP        *TCP   `json:"tcp,omitempty"` // of a connection
+	// Accelerated: its packets go by the stack. Reason says why they do not: the socket is the kernel's, or its card is gone.
+	Accelerated bool   `json:"accelerated"`
+	Reason      string `json:"reason,omitempty"`
+	TCP         *TCP   `json:"tcp,omitempty"` // of a connection
 }
 
 // TCP is what the state machine knows of a connection, much as ss -i has it.
@@ -250,7 +254,8 @@ type Source interface {
 	// about the request.
 	Capture(r CaptureRequest) (CaptureRun, error)
 	// Connect connects the stack to HOST:PORT.
-	Connect(ctx context.Context, address string) (Stream, error)
+	// With fallback the kernel connects where the stack does not reach.
+	Connect(ctx context.Context, address string, fallback bool) (Stream, error)
 }
 
 // CaptureRun writes packets to w until there are as many as were asked for, ctx

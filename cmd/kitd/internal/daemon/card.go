@@ -12,6 +12,7 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/config"
 	"kitnet.dev/kit/kernel"
 	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/socketapi"
 	"kitnet.dev/kit/stack"
 )
 
@@ -19,6 +20,8 @@ import (
 // tests put a stack on a wire in memory.
 type Card interface {
 	Stack() *stack.Stack
+	// Net is Go's own way to the stack's sockets, and for Fallback to the kernel's.
+	Net() *socketapi.Net
 	// Interface is the card in the stack's terms.
 	Interface() *stack.Interface
 	// Info is the card in the loader's terms.

@@ -62,7 +62,7 @@ func TestNounsOfARunningDaemon(t *testing.T) {
 		if s.Local == "10.0.0.5:7" {
 			require.Equal(t, control.Socket{
 				ID: s.ID, Proto: "udp", State: "unconnected", Local: "10.0.0.5:7", Interface: "mem0", Handler: true,
-				Received: 1, RxBytes: 5, Sent: 1, TxBytes: 5,
+				Received: 1, RxBytes: 5, Sent: 1, TxBytes: 5, Accelerated: true,
 			}, s)
 		}
 	}

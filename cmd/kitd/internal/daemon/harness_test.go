@@ -23,6 +23,7 @@ import (
 	"kitnet.dev/kit/cmd/kitd/internal/control"
 	"kitnet.dev/kit/kernel"
 	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/socketapi"
 	"kitnet.dev/kit/stack"
 	"kitnet.dev/kit/stack/linktest"
 	"kitnet.dev/kit/stack/wire"
@@ -46,6 +47,7 @@ type memoryCard struct {
 }
 
 func (c *memoryCard) Stack() *stack.Stack          { return c.stack }
+func (c *memoryCard) Net() *socketapi.Net          { return socketapi.NewNet(c.stack) }
 func (c *memoryCard) Interface() *stack.Interface  { return c.iface }
 func (c *memoryCard) Info() loader.Info            { return c.info }
 func (c *memoryCard) XDPStats() (bpf.Stats, error) { return bpf.Stats{bpf.XSKUDP: 42}, nil }

@@ -78,8 +78,12 @@ func portText(a netip.AddrPort) string {
 }
 
 // Connect implements control.Source.
-func (d *Daemon) Connect(ctx context.Context, address string) (control.Stream, error) {
-	stream, err := socketapi.NewNet(d.card.Stack()).DialContext(ctx, "tcp4", address)
+func (d *Daemon) Connect(ctx context.Context, address string, fallback bool) (control.Stream, error) {
+	network := "tcp4"
+	if fallback {
+		network = "tcp"
+	}
+	stream, err := (&socketapi.Dialer{Net: d.card.Net(), Fallback: fallback}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("kitd can't connect to %q: %w", address, err)
 	}
@@ -104,7 +108,7 @@ func (d *Daemon) Sockets(filter string) (control.Sockets, error) {
 			ID: s.ID, Proto: s.Proto.String(), State: state, Local: portText(s.Local), Remote: portText(s.Remote),
 			Interface: s.Interface, Handler: s.Handler, ReadQueue: s.ReadQueue, WriteQueue: s.WriteQueue,
 			Received: s.Received, RxBytes: s.RxBytes, Sent: s.Sent, TxBytes: s.TxBytes, Dropped: s.Dropped,
-			TCP: tcpFigures(s.TCP),
+			TCP: tcpFigures(s.TCP), Accelerated: s.Unaccelerated == "", Reason: s.Unaccelerated,
 		})
 		if state == "listening" {
 			list.Sockets[len(list.Sockets)-1].WriteQueue = s.Backlog

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -137,7 +138,7 @@ func TestConnectThroughKitd(t *testing.T) {
 		defer c.Close()
 		_, _ = io.Copy(c, c)
 	}()
-	c, err := r.client.Connect(t.Context(), "10.0.0.9:99")
+	c, err := r.client.Connect(t.Context(), "10.0.0.9:99", false)
 	require.NoError(t, err)
 	_, err = io.WriteString(c, "over kit")
 	require.NoError(t, err)
@@ -146,8 +147,43 @@ func TestConnectThroughKitd(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "over kit", string(got))
 	require.NoError(t, c.Close())
-	_, err = r.client.Connect(t.Context(), "10.0.0.9:98")
+	_, err = r.client.Connect(t.Context(), "10.0.0.9:98", true)
 	require.ErrorContains(t, err, `kitd can't connect to "10.0.0.9:98"`)
 	require.ErrorContains(t, err, "connection refused")
+	r.orderly()
+}
+
+// TestConnectFallsBack: what the stack does not reach is the kernel's if the client says so, and the list of sockets says why.
+func TestConnectFallsBack(t *testing.T) {
+	r := start(t, map[string][]string{"serve": {"tcp-echo=:99"}}, nil)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	at := l.Addr().String()
+	_, err = r.client.Connect(t.Context(), at, false)
+	require.ErrorContains(t, err, "connection refused", "nobody listens on the stack's own loopback")
+	c, err := r.client.Connect(t.Context(), at, true)
+	require.NoError(t, err)
+	peer, err := l.Accept()
+	require.NoError(t, err)
+	_, err = io.WriteString(c, "by the kernel")
+	require.NoError(t, err)
+	_, err = io.ReadFull(peer, make([]byte, len("by the kernel")))
+	require.NoError(t, err)
+	raw, err := r.client.Get(t.Context(), "sockets", nil)
+	require.NoError(t, err)
+	var list control.Sockets
+	require.NoError(t, json.Unmarshal(raw, &list))
+	reasons := map[string]string{}
+	for _, s := range list.Sockets {
+		require.Equal(t, s.Reason == "", s.Accelerated)
+		reasons[s.State+" "+s.Local+s.Remote] = s.Reason
+	}
+	require.Equal(t, map[string]string{
+		"listening 10.0.0.5:99":                          "",
+		"established " + peer.RemoteAddr().String() + at: "destination 127.0.0.1 is the kernel's",
+	}, reasons)
+	require.NoError(t, c.Close())
+	require.NoError(t, peer.Close())
 	r.orderly()
 }
