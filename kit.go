@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,23 +42,26 @@ type Config struct {
 	Limits stack.Limits   // of what peers and users can make the stack hold
 	Logger *slog.Logger   // nil: silent
 
+	// Others are further cards of the same stack. Routes choose the card by which a packet leaves; a socket bound to one
+	// address hears that one only; what is sent to an address of another card of ours never leaves the stack.
+	Others []CardConfig
+
 	// OnConflict is told when another host claims an owned address; OnError when the card is gone for good. They are called
 	// on engines: they must not block, nor call the Kit, whose Close for one waits for the engines. Tell a goroutine instead.
 	OnConflict func(addr netip.Addr, other net.HardwareAddr)
 	OnError    func(error)
 }
 
-// Kit is an open card with a stack on it. The Network Kit's calls are its methods, by way of socketapi.Kit.
+// Kit is one or several open cards with a stack on them. The Network Kit's calls are its methods, by way of socketapi.Kit, and so
+// are those of the first card.
 type Kit struct {
 	*socketapi.Kit
-	stack    *stack.Stack
-	iface    *stack.Interface
-	device   *loader.Device
-	tables   *bpf.Tables
-	follower *kernel.Follower
-	ports    *kernel.Ports   // shared mode
-	sockets  *kernel.Sockets // owned mode
-	log      *slog.Logger
+	*Card   // the first
+	cards   []*Card
+	stack   *stack.Stack
+	ports   *kernel.Ports   // of cards in shared mode
+	sockets *kernel.Sockets // where there is none
+	log     *slog.Logger
 
 	closeOnce sync.Once
 	closeErr  error
@@ -84,74 +88,26 @@ func Open(cfg Config) (*Kit, error) {
 }
 
 func (k *Kit) open(cfg Config) error {
-	owned := len(cfg.Addresses) > 0
-	if cfg.Gateway.IsValid() && !owned {
-		return fmt.Errorf("gateway %v without an owned address: in shared mode the kernel's routes are used, so leave it out or add Config.Addresses", cfg.Gateway)
-	}
-	for _, p := range cfg.Addresses {
-		if err := stack.CheckAddress(p); err != nil {
-			return err
-		}
-		if err := kernel.CheckOwned(p.Addr()); err != nil {
+	configs := append([]CardConfig{cfg.first()}, cfg.Others...)
+	for i := range configs {
+		if err := configs[i].check(configs[:i]); err != nil {
 			return err
 		}
 	}
-	var err error
-	if k.device, err = loader.Open(loader.Config{
-		Interface: cfg.Interface, Attach: cfg.Attach, Copy: cfg.Copy, Queues: cfg.Queues, FrameSize: cfg.FrameSize,
-		Frames: cfg.Frames, RingSize: cfg.RingSize, MTU: cfg.MTU, BusyPoll: cfg.BusyPoll, HugePages: cfg.HugePages, Logger: cfg.Logger,
-	}); err != nil {
-		return err
-	}
-	k.tables = k.device.Tables()
 	k.stack = stack.New(stack.Config{Logger: cfg.Logger, Limits: cfg.Limits})
-	card := stack.InterfaceConfig{
-		Name: cfg.Interface, Addresses: cfg.Addresses, Gateway: cfg.Gateway, Wait: cfg.Wait, Spin: cfg.Spin,
-		OnConflict: cfg.OnConflict, OnError: cfg.OnError,
+	for i := range configs {
+		c := &Card{kit: k, steered: make(map[netip.Addr]bpf.Kind)}
+		k.cards = append(k.cards, c)
+		if err := c.open(&configs[i], &cfg); err != nil {
+			return err
+		}
 	}
-	for _, l := range k.device.Links() {
-		card.Links = append(card.Links, l)
-	}
-	if k.follower, err = kernel.NewFollower(kernel.FollowerConfig{Interface: card.Name, LinkOnly: owned, Logger: k.log}); err != nil {
-		return err
-	}
-	if owned {
-		card.Mode, card.Ports = stack.Owned, kernel.NewOwnedPorts(steering{k.tables})
-		k.sockets, err = kernel.NewSockets()
-	} else {
-		err = k.shared(&card)
-	}
-	if err != nil {
-		return err
-	}
-	return k.start(card)
-}
-
-// shared prepares the kernel's own addresses.
-func (k *Kit) shared(card *stack.InterfaceConfig) error {
-	card.Mode = stack.Shared
+	k.Card = k.cards[0]
 	var err error
-	if k.ports, err = kernel.NewPorts(kernel.PortsConfig{Steer: steering{k.tables}, Logger: k.log}); err != nil {
-		return err
-	}
-	card.Ports = k.ports
-	card.Resolver = k.follower
-	if card.Addresses = k.follower.Addresses(); len(card.Addresses) == 0 {
-		return fmt.Errorf("%s has no IPv4 address to share: give it one ('ip address add 10.0.0.5/24 dev %s'), or own one with Config.Addresses (kitd --address)",
-			card.Name, card.Name)
-	}
-	return nil
-}
-
-// start runs the engines, then lets frames in.
-func (k *Kit) start(card stack.InterfaceConfig) error {
-	var err error
-	if k.iface, err = k.stack.AddInterface(card); err != nil {
-		return err
-	}
-	s := &sink{Interface: k.iface, k: k, steered: make(map[netip.Addr]bpf.Kind)}
-	if err := s.steer(card.Addresses); err != nil {
-		return err
+	if k.ports == nil {
+		if k.sockets, err = kernel.NewSockets(); err != nil {
+			return err
+		}
 	}
 	k.stack.Start()
 	k.Kit = socketapi.New(k.stack)
@@ -160,10 +116,23 @@ func (k *Kit) start(card stack.InterfaceConfig) error {
 	} else {
 		k.Net().SetKernel(k.sockets)
 	}
-	if err := k.follower.Start(s); err != nil {
-		return err
+	for _, c := range k.cards {
+		if err := c.start(); err != nil {
+			return err
+		}
 	}
-	return k.tables.SetEnabled(true)
+	return nil
+}
+
+// sharedPorts are the ports of the kernel's addresses, for all cards.
+func (k *Kit) sharedPorts() (*kernel.Ports, error) {
+	if k.ports == nil {
+		var err error
+		if k.ports, err = kernel.NewPorts(kernel.PortsConfig{Steer: &steerings{kit: k, at: make(map[steered]*Card)}, Logger: k.log}); err != nil {
+			return nil, err
+		}
+	}
+	return k.ports, nil
 }
 
 // Close closes the sockets, lets what they wrote go out and gives TCP connections a second to end in order, and gives the card
@@ -179,14 +148,18 @@ func (k *Kit) close() error {
 		socketapi.UnsetDefault(k.Net())
 		errs = append(errs, k.Kit.Close())
 	}
-	if k.follower != nil {
-		errs = append(errs, k.follower.Close())
+	for _, c := range k.cards {
+		if c.follower != nil {
+			errs = append(errs, c.follower.Close())
+		}
 	}
 	if k.stack != nil {
 		errs = append(errs, k.stack.Close())
 	}
-	if k.tables != nil {
-		errs = append(errs, k.tables.SetEnabled(false))
+	for _, c := range k.cards {
+		if c.tables != nil {
+			errs = append(errs, c.tables.SetEnabled(false))
+		}
 	}
 	if k.ports != nil {
 		errs = append(errs, k.ports.Close())
@@ -194,8 +167,10 @@ func (k *Kit) close() error {
 	if k.sockets != nil {
 		errs = append(errs, k.sockets.Close())
 	}
-	if k.device != nil {
-		errs = append(errs, k.device.Close())
+	for _, c := range k.cards {
+		if c.device != nil {
+			errs = append(errs, c.device.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -203,26 +178,5 @@ func (k *Kit) close() error {
 // Stack is the stack below the calls, for figures and for what they do not offer.
 func (k *Kit) Stack() *stack.Stack { return k.stack }
 
-// Interface is the card in the stack's terms.
-func (k *Kit) Interface() *stack.Interface { return k.iface }
-
-// Device is the card in the loader's terms: modes, queues, and the figures of XDP and AF_XDP.
-func (k *Kit) Device() *loader.Device { return k.device }
-
-// LinkCounters are the counters of each queue's link, in the order of Device().Links().
-func (k *Kit) LinkCounters() []loader.Counters {
-	links := k.device.Links()
-	counters := make([]loader.Counters, len(links))
-	k.iface.EachLink(func(queue int, _ stack.Link) { counters[queue] = links[queue].Counters() })
-	return counters
-}
-
-// FollowerStats are the figures of what follows the kernel: in owned mode only its link.
-func (k *Kit) FollowerStats() kernel.FollowerStats { return k.follower.Stats() }
-
-// FollowerTroubles is what of the kernel's view can't be followed at the moment, a sentence each with what to do; none when
-// all is well.
-func (k *Kit) FollowerTroubles() []error { return k.follower.Troubles() }
-
-// Unfollowed says by what else the kernel routes than kit does, a sentence each.
-func (k *Kit) Unfollowed() []string { return k.follower.Unfollowed() }
+// Cards are the cards, in the order of the configuration.
+func (k *Kit) Cards() []*Card { return slices.Clone(k.cards) }

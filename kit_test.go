@@ -26,6 +26,8 @@ func TestOpenRefuses(t *testing.T) {
 			[]string{"127.0.0.1", "single host"}},
 		{"an address of many hosts", kit.Config{Interface: "lo", Addresses: []netip.Prefix{netip.MustParsePrefix("224.0.0.1/4")}},
 			[]string{"224.0.0.1"}},
+		{"a card without a name", kit.Config{Interface: "lo", Others: []kit.CardConfig{{}}}, []string{"card 2", "eth1"}},
+		{"a card twice", kit.Config{Interface: "lo", Others: []kit.CardConfig{{Interface: "lo"}}}, []string{"lo is named twice"}},
 		{"no such interface", kit.Config{Interface: "kit-not-there"}, []string{"kit-not-there"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

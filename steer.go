@@ -1,7 +1,10 @@
 package kit
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
+	"syscall"
 
 	"kitnet.dev/kit/bpf"
 	"kitnet.dev/kit/stack"
@@ -25,18 +28,41 @@ func (s steering) UnbindPort(proto uint8, addr netip.Addr, port uint16) error {
 	return s.t.UnbindPort(bpf.Protocol(proto), addr, port)
 }
 
-// sink passes on what the kernel says of a shared card: to the stack, and addresses to the XDP program too. Its methods are
-// called one at a time.
-type sink struct {
-	*stack.Interface
-	k       *Kit
-	steered map[netip.Addr]bpf.Kind
+// steerings tells the program of the card that has the address. kernel.Ports calls it under its lock.
+type steerings struct {
+	kit *Kit
+	at  map[steered]*Card
+}
+
+type steered struct {
+	proto uint8
+	at    netip.AddrPort
+}
+
+func (s *steerings) BindPort(proto uint8, addr netip.Addr, port uint16) error {
+	for _, c := range s.kit.cards {
+		if c.iface != nil && slices.ContainsFunc(c.iface.Addresses(), func(p netip.Prefix) bool { return p.Addr() == addr }) {
+			s.at[steered{proto, netip.AddrPortFrom(addr, port)}] = c
+			return steering{c.tables}.BindPort(proto, addr, port)
+		}
+	}
+	return fmt.Errorf("no card has %v: %w", addr, syscall.EADDRNOTAVAIL)
+}
+
+func (s *steerings) UnbindPort(proto uint8, addr netip.Addr, port uint16) error {
+	key := steered{proto, netip.AddrPortFrom(addr, port)}
+	c := s.at[key]
+	if c == nil {
+		return nil
+	}
+	delete(s.at, key)
+	return steering{c.tables}.UnbindPort(proto, addr, port)
 }
 
 // steer makes the program take frames for the addresses and their networks' broadcasts, and for no others.
-func (s *sink) steer(ps []netip.Prefix) error {
+func (c *Card) steer(ps []netip.Prefix) error {
 	kind := bpf.Shared
-	if s.Mode() == stack.Owned {
+	if c.iface.Mode() == stack.Owned {
 		kind = bpf.Owned
 	}
 	next := map[netip.Addr]bpf.Kind{wire.AddrBroadcast.Netip(): bpf.Broadcast}
@@ -50,51 +76,58 @@ func (s *sink) steer(ps []netip.Prefix) error {
 	for _, p := range ps {
 		next[p.Addr()] = kind
 	}
-	for a := range s.steered {
+	for a := range c.steered {
 		if _, ok := next[a]; !ok {
-			if err := s.k.tables.RemoveAddress(a); err != nil {
+			if err := c.tables.RemoveAddress(a); err != nil {
 				return err
 			}
-			delete(s.steered, a)
+			delete(c.steered, a)
 		}
 	}
 	for a, kind := range next {
-		if s.steered[a] == kind {
+		if c.steered[a] == kind {
 			continue
 		}
-		if err := s.k.tables.SetAddress(a, kind); err != nil {
+		if err := c.tables.SetAddress(a, kind); err != nil {
 			return err
 		}
-		s.steered[a] = kind
+		c.steered[a] = kind
 	}
 	return nil
 }
 
-// SetAddresses implements kernel.Sink. Sockets on an address that comes back hear their ports again.
-func (s *sink) SetAddresses(ps []netip.Prefix) error {
-	if err := s.steer(ps); err != nil {
-		return err
-	}
-	s.k.resteer()
-	return s.Interface.SetAddresses(ps)
-}
-
 // resteer steers the ports of all sockets again: an address that was away has lost them.
-func (k *Kit) resteer() {
-	for _, i := range k.stack.Sockets() {
-		if i.Local.IsValid() && i.Interface == k.iface.Name() {
-			if err := (steering{k.tables}).BindPort(uint8(i.Proto), i.Local.Addr(), i.Local.Port()); err != nil {
-				k.log.Warn("a socket's port is not steered", "local", i.Local, "error", err)
+func (c *Card) resteer() {
+	for _, i := range c.kit.stack.Sockets() {
+		if i.Local.IsValid() && i.Interface == c.iface.Name() {
+			if err := (steering{c.tables}).BindPort(uint8(i.Proto), i.Local.Addr(), i.Local.Port()); err != nil {
+				c.kit.log.Warn("a socket's port is not steered", "local", i.Local, "error", err)
 			}
 		}
 	}
 }
 
+// sink passes on what the kernel says of a card: to the stack, and addresses to the XDP program too. Its methods are called one
+// at a time.
+type sink struct {
+	*stack.Interface
+	card *Card
+}
+
+// SetAddresses implements kernel.Sink. Sockets on an address that comes back hear their ports again.
+func (s *sink) SetAddresses(ps []netip.Prefix) error {
+	if err := s.card.steer(ps); err != nil {
+		return err
+	}
+	s.card.resteer()
+	return s.Interface.SetAddresses(ps)
+}
+
 // LinkState implements kernel.Sink.
 func (s *sink) LinkState(up bool, mtu int, hardware [6]byte) {
-	s.k.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu, "address", wire.HardwareAddr(hardware).String())
+	s.card.kit.log.Info("the card changed", "interface", s.Name(), "up", up, "mtu", mtu, "address", wire.HardwareAddr(hardware).String())
 	if mtu != 0 {
-		s.k.device.Info() // reads the MTU and the Ethernet address anew
+		s.card.device.Info() // reads the MTU and the Ethernet address anew
 		s.Interface.LinkChanged()
 	}
 }
