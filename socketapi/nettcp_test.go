@@ -50,10 +50,10 @@ func TestTCPClosed(t *testing.T) {
 	require.NoError(t, l.Close())
 	calls := tcpCalls(near)
 	for name, c := range map[string]methodCall{
-		"listener Accept":    {"accept", func() error { _, err := l.Accept(); return err }},
-		"listener Close":     {"close", l.Close},
-		"listener deadline":  {"set", func() error { return l.SetDeadline(time.Time{}) }},
-		"listener raw":       {"raw-conn", func() error { _, err := l.SyscallConn(); return err }},
+		"listener Accept":   {"accept", func() error { _, err := l.Accept(); return err }},
+		"listener Close":    {"close", l.Close},
+		"listener deadline": {"set", func() error { return l.SetDeadline(time.Time{}) }},
+		"listener raw":      {"raw-conn", func() error { _, err := l.SyscallConn(); return err }},
 	} {
 		calls[name] = c
 	}
