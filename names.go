@@ -19,21 +19,27 @@ const (
 	SHUT_WR   = socketapi.SHUT_WR
 	SHUT_RDWR = socketapi.SHUT_RDWR
 
-	SOL_SOCKET   = socketapi.SOL_SOCKET
-	SO_NONBLOCK  = socketapi.SO_NONBLOCK
-	SO_DEBUG     = socketapi.SO_DEBUG
-	SO_REUSEADDR = socketapi.SO_REUSEADDR
-	SO_REUSEPORT = socketapi.SO_REUSEPORT
-	SO_BROADCAST = socketapi.SO_BROADCAST
-	SO_RCVBUF    = socketapi.SO_RCVBUF
-	SO_SNDBUF    = socketapi.SO_SNDBUF
-	SO_RCVTIMEO  = socketapi.SO_RCVTIMEO
-	SO_SNDTIMEO  = socketapi.SO_SNDTIMEO
-	SO_KEEPALIVE = socketapi.SO_KEEPALIVE
-	SO_LINGER    = socketapi.SO_LINGER
-	SO_ERROR     = socketapi.SO_ERROR
-	IP_TTL       = socketapi.IP_TTL
-	IP_TOS       = socketapi.IP_TOS
+	SOL_SOCKET      = socketapi.SOL_SOCKET
+	SO_NONBLOCK     = socketapi.SO_NONBLOCK
+	SO_DEBUG        = socketapi.SO_DEBUG
+	SO_REUSEADDR    = socketapi.SO_REUSEADDR
+	SO_REUSEPORT    = socketapi.SO_REUSEPORT
+	SO_BROADCAST    = socketapi.SO_BROADCAST
+	SO_RCVBUF       = socketapi.SO_RCVBUF
+	SO_SNDBUF       = socketapi.SO_SNDBUF
+	SO_RCVTIMEO     = socketapi.SO_RCVTIMEO
+	SO_SNDTIMEO     = socketapi.SO_SNDTIMEO
+	SO_KEEPALIVE    = socketapi.SO_KEEPALIVE
+	SO_LINGER       = socketapi.SO_LINGER
+	SO_ERROR        = socketapi.SO_ERROR
+	IP_TTL          = socketapi.IP_TTL
+	IP_MTU_DISCOVER = socketapi.IP_MTU_DISCOVER
+
+	IP_PMTUDISC_DONT  = socketapi.IP_PMTUDISC_DONT
+	IP_PMTUDISC_WANT  = socketapi.IP_PMTUDISC_WANT
+	IP_PMTUDISC_DO    = socketapi.IP_PMTUDISC_DO
+	IP_PMTUDISC_PROBE = socketapi.IP_PMTUDISC_PROBE
+	IP_TOS            = socketapi.IP_TOS
 
 	TCP_NODELAY      = socketapi.TCP_NODELAY
 	TCP_MAXSEG       = socketapi.TCP_MAXSEG

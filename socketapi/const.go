@@ -50,8 +50,17 @@ const (
 
 // Options at level IPPROTO_IP.
 const (
-	IP_TOS = 1
-	IP_TTL = 2
+	IP_TOS          = 1
+	IP_TTL          = 2
+	IP_MTU_DISCOVER = 10
+)
+
+// Values of IP_MTU_DISCOVER.
+const (
+	IP_PMTUDISC_DONT  = 0
+	IP_PMTUDISC_WANT  = 1
+	IP_PMTUDISC_DO    = 2
+	IP_PMTUDISC_PROBE = 3
 )
 
 // Flags of the sending and receiving calls. A call answers EOPNOTSUPP to a flag that it does not take.

@@ -140,6 +140,30 @@ var optionRows = []row{
 		require.NoError(t, err)
 		require.Equal(t, [2]uint8{3, 0xB8}, [2]uint8{ms[0].TTL, ms[0].TOS})
 	}},
+	{"SetSockOpt", "IP_MTU_DISCOVER keeps a datagram whole or lets it be cut", func(t *testing.T, w *world) {
+		far, addr := w.far.receiver()
+		s := w.near.udp()
+		long := string(make([]byte, 3000))
+		for _, o := range []struct{ set, get int }{
+			{IP_PMTUDISC_DO, IP_PMTUDISC_DO}, {IP_PMTUDISC_PROBE, IP_PMTUDISC_DO}, {IP_PMTUDISC_WANT, IP_PMTUDISC_WANT},
+			{IP_PMTUDISC_DONT, IP_PMTUDISC_WANT},
+		} {
+			require.NoError(t, w.near.SetSockOptInt(s, IPPROTO_IP, IP_MTU_DISCOVER, o.set))
+			v, err := w.near.GetSockOptInt(s, IPPROTO_IP, IP_MTU_DISCOVER)
+			require.NoError(t, err)
+			require.Equal(t, o.get, v)
+			w.near.sends(s, long, addr)
+			w.near.sends(s, "short", addr)
+			if o.get == IP_PMTUDISC_WANT {
+				w.far.hears(far, long)
+			}
+			w.far.hears(far, "short")
+		}
+		for _, v := range []int{-1, 4} {
+			require.ErrorIs(t, w.near.SetSockOptInt(s, IPPROTO_IP, IP_MTU_DISCOVER, v), EINVAL)
+		}
+		require.ErrorIs(t, w.near.SetSockOptInt(w.near.tcp(), IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO), ENOPROTOOPT)
+	}},
 	{"SetSockOpt", "SO_RCVBUF bounds what waits to be received", func(t *testing.T, w *world) {
 		s, addr := w.near.receiver()
 		require.NoError(t, w.near.SetSockOptInt(s, SOL_SOCKET, SO_RCVBUF, 8192))

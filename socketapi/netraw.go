@@ -17,8 +17,8 @@ import (
 // What is sent and received does not pass either, so that Read and Write are EOPNOTSUPP.
 //
 // Control shows kit's options on that socket before it calls f, and takes over those that f has changed: SO_KEEPALIVE,
-// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
-// and TCP_USER_TIMEOUT. Another option stays the kernel socket's alone.
+// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, IP_MTU_DISCOVER, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL,
+// TCP_KEEPCNT and TCP_USER_TIMEOUT. Another option stays the kernel socket's alone.
 type rawConn struct {
 	kernel  syscall.RawConn // nil: the kernel holds none
 	kind    int             // SOCK_STREAM or SOCK_DGRAM
@@ -92,7 +92,7 @@ func standIn(kind int, f func(fd uintptr)) error {
 // mirrored are the options that Control takes over.
 var mirrored = [...]struct{ level, name int }{
 	{SOL_SOCKET, SO_KEEPALIVE}, {SOL_SOCKET, SO_BROADCAST}, {SOL_SOCKET, SO_RCVBUF}, {SOL_SOCKET, SO_SNDBUF},
-	{IPPROTO_IP, IP_TOS}, {IPPROTO_IP, IP_TTL},
+	{IPPROTO_IP, IP_TOS}, {IPPROTO_IP, IP_TTL}, {IPPROTO_IP, IP_MTU_DISCOVER},
 	{IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_TCP, TCP_CORK}, {IPPROTO_TCP, TCP_MAXSEG}, {IPPROTO_TCP, TCP_KEEPIDLE},
 	{IPPROTO_TCP, TCP_KEEPINTVL}, {IPPROTO_TCP, TCP_KEEPCNT}, {IPPROTO_TCP, TCP_USER_TIMEOUT},
 }

@@ -172,3 +172,21 @@ func TestSyscallConnsAreApart(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// QUIC libraries set IP_MTU_DISCOVER on the descriptor, and count on datagrams that are too long for the path to be lost.
+func TestSyscallConnKeepsDatagramsWhole(t *testing.T) {
+	w := openStacks(t, true)
+	for _, fallback := range []bool{false, true} {
+		config := ListenConfig{Net: w.near.goNet(), Fallback: fallback}
+		c, err := config.ListenPacket(t.Context(), "udp", ":0")
+		require.NoError(t, err)
+		u := c.(*UDPConn)
+		control(t, raw(t, u), func(fd int) {
+			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE))
+		})
+		for _, d := range u.Datagrams() {
+			require.False(t, d.Fragment())
+		}
+		require.NoError(t, u.Close())
+	}
+}

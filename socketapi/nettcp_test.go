@@ -13,17 +13,15 @@ import (
 	. "kitnet.dev/kit/socketapi"
 )
 
-// What is closed is net.ErrClosed, in every method, and only then.
-func TestTCPClosed(t *testing.T) {
-	w := openStacks(t, true)
-	near, _ := w.tcpPair()
-	l := w.near.listens()
-	require.NoError(t, near.Close())
-	require.NoError(t, l.Close())
-	for name, c := range map[string]struct {
-		op   string
-		call func() error
-	}{
+// A methodCall is a call of a method, and the operation that its error is about.
+type methodCall struct {
+	op   string
+	call func() error
+}
+
+// tcpCalls are the methods of a connection that fail when it is closed, by name.
+func tcpCalls(near *TCPConn) map[string]methodCall {
+	return map[string]methodCall{
 		"Read":               {"read", func() error { _, err := near.Read(make([]byte, 1)); return err }},
 		"Write":              {"write", func() error { _, err := near.Write(make([]byte, 1)); return err }},
 		"Close":              {"close", near.Close},
@@ -40,11 +38,26 @@ func TestTCPClosed(t *testing.T) {
 		"SetReadBuffer":      {"set", func() error { return near.SetReadBuffer(1 << 16) }},
 		"SetWriteBuffer":     {"set", func() error { return near.SetWriteBuffer(1 << 16) }},
 		"SyscallConn":        {"raw-conn", func() error { _, err := near.SyscallConn(); return err }},
-		"listener Accept":    {"accept", func() error { _, err := l.Accept(); return err }},
-		"listener Close":     {"close", l.Close},
-		"listener deadline":  {"set", func() error { return l.SetDeadline(time.Time{}) }},
-		"listener raw":       {"raw-conn", func() error { _, err := l.SyscallConn(); return err }},
+	}
+}
+
+// What is closed is net.ErrClosed, in every method, and only then.
+func TestTCPClosed(t *testing.T) {
+	w := openStacks(t, true)
+	near, _ := w.tcpPair()
+	l := w.near.listens()
+	require.NoError(t, near.Close())
+	require.NoError(t, l.Close())
+	calls := tcpCalls(near)
+	for name, c := range map[string]methodCall{
+		"listener Accept":   {"accept", func() error { _, err := l.Accept(); return err }},
+		"listener Close":    {"close", l.Close},
+		"listener deadline": {"set", func() error { return l.SetDeadline(time.Time{}) }},
+		"listener raw":      {"raw-conn", func() error { _, err := l.SyscallConn(); return err }},
 	} {
+		calls[name] = c
+	}
+	for name, c := range calls {
 		wantOpError(t, c.call(), c.op, "tcp", net.ErrClosed)
 		require.ErrorContains(t, c.call(), "use of closed network connection", name)
 	}

@@ -171,6 +171,7 @@ next:
 		s.d.SetSendBuffer(like.SendBuffer())
 		_ = s.d.SetTTL(like.TTL()) // what another socket has is no error
 		s.d.SetTOS(like.TOS())
+		s.d.SetFragment(like.Fragment())
 		sockets = append(sockets[:len(sockets):len(sockets)], s)
 	}
 	if len(sockets) > had {
@@ -619,9 +620,9 @@ func (c *UDPConn) Datagrams() []*stack.Datagram {
 // SyscallConn gives access to the kernel's socket that holds the port, or where the kernel holds none, as for an owned address or
 // the loopback, to one that is made for the call. Only Control can be used, as what is sent and received does not pass that
 // socket; Read and Write are EOPNOTSUPP. Control shows the conn's options there, and takes over what is changed of SO_KEEPALIVE,
-// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT
-// and TCP_USER_TIMEOUT; another option stays that socket's alone. That of a conn that is all the kernel's (Fallback) is the net
-// package's.
+// SO_BROADCAST, SO_RCVBUF, SO_SNDBUF, IP_TOS, IP_TTL, IP_MTU_DISCOVER, TCP_NODELAY, TCP_CORK, TCP_MAXSEG, TCP_KEEPIDLE,
+// TCP_KEEPINTVL, TCP_KEEPCNT and TCP_USER_TIMEOUT; another option stays that socket's alone. That of a conn that is all the kernel's
+// (Fallback) is the net package's.
 func (c *UDPConn) SyscallConn() (syscall.RawConn, error) {
 	wrap := func(op string, err error) error { return c.wrap(op, op, nil, err) }
 	c.mu.Lock()

@@ -108,6 +108,20 @@ var datagramOptions = []option{
 	{SOL_SOCKET, SO_BROADCAST, boolean,
 		func(s *socket) int64 { return number(s.d.Broadcast()) },
 		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
+	{IPPROTO_IP, IP_MTU_DISCOVER, integer,
+		func(s *socket) int64 {
+			if s.d.Fragment() {
+				return IP_PMTUDISC_WANT
+			}
+			return IP_PMTUDISC_DO
+		},
+		func(s *socket, v int64) error {
+			if v < IP_PMTUDISC_DONT || v > IP_PMTUDISC_PROBE {
+				return syscall.EINVAL
+			}
+			s.d.SetFragment(v <= IP_PMTUDISC_WANT)
+			return nil
+		}},
 }
 
 // takeError reads and clears the waiting error of s: an errno, 0 for none.
@@ -137,6 +151,8 @@ func takeError(s *socket) int64 {
 //	            SO_ERROR      integer  get only: the waiting error, an errno, which is then cleared
 //	IPPROTO_IP  IP_TTL        integer  time to live of what is sent, 1 to 255
 //	            IP_TOS        integer  type of service of what is sent, 0 to 255; on a stream its last two bits are TCP's
+//	            IP_MTU_DISCOVER  integer  datagrams: IP_PMTUDISC_DO or IP_PMTUDISC_PROBE, and one that is longer than the path's MTU is
+//	                                   dropped; IP_PMTUDISC_WANT, as from the start, or IP_PMTUDISC_DONT, and it leaves in fragments
 //	IPPROTO_TCP TCP_NODELAY       boolean  small segments leave at once (Nagle's algorithm is off)
 //	            TCP_CORK          boolean  segments that are not full wait, for 200 ms at most
 //	            TCP_QUICKACK      boolean  every segment is acknowledged at once

@@ -32,6 +32,7 @@ type Datagram struct {
 
 	ttl, tos    atomic.Uint32
 	noBroadcast atomic.Bool
+	whole       atomic.Bool // never in fragments
 	reuseAddr   atomic.Bool
 	rcvbuf      atomic.Int64
 	sndbuf      atomic.Int64

@@ -68,6 +68,30 @@ func TestFragmentationBoundaries(t *testing.T) {
 	}
 }
 
+// RFC 8899 §3: who looks for the path's MTU wants to lose what is longer, whether the link or an error has told the MTU.
+func TestWholeOrNotAtAll(t *testing.T) {
+	h := newHost(t, func(s *setup) { s.mtu = 1400 })
+	d := h.bind("10.0.0.1:7")
+	require.True(t, d.Fragment())
+	d.SetFragment(false)
+	require.False(t, d.Fragment())
+	d.writes(pattern(1373), "10.0.0.2:9")
+	h.wantIdle("one byte more than the link carries")
+	d.writes(pattern(1372), "10.0.0.2:9")
+	f := h.take(0)
+	require.NotNil(t, f)
+	require.True(t, f.ip().DF())
+	h.arrives("consumed", fragNeeded(f, 1000))
+	d.writes(pattern(973), "10.0.0.2:9")
+	h.wantIdle("one byte more than the path carries")
+	d.writes(pattern(972), "10.0.0.2:9")
+	require.NotNil(t, h.take(0))
+	require.EqualValues(t, 2, h.Stats().TxDrops[DropTooLong])
+	d.SetFragment(true)
+	d.writes(pattern(1373), "10.0.0.2:9")
+	h.wantFragments(976, 405)
+}
+
 // wantFragmented takes the fragments of pattern(payload) from 10.0.0.1 to 10.0.0.2.
 func (h *host) wantFragmented(payload int, lengths ...int) {
 	h.t.Helper()

@@ -50,6 +50,13 @@ func (d *Datagram) SetBroadcast(on bool) { d.noBroadcast.Store(!on) }
 // Broadcast is what SetBroadcast set.
 func (d *Datagram) Broadcast() bool { return !d.noBroadcast.Load() }
 
+// SetFragment says what becomes of a datagram that is longer than its path's MTU: it leaves in fragments, as from the start, or it is
+// dropped (DropTooLong), for protocols that look for the path's MTU themselves (RFC 8899 §3).
+func (d *Datagram) SetFragment(on bool) { d.whole.Store(!on) }
+
+// Fragment is what SetFragment set.
+func (d *Datagram) Fragment() bool { return !d.whole.Load() }
+
 // SetTTL sets the time to live of what is sent (IP_TTL); 0 is EINVAL.
 func (d *Datagram) SetTTL(ttl uint8) error {
 	if ttl == 0 {

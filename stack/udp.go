@@ -91,6 +91,10 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	}
 	n := wire.IPv4Len + wire.UDPLen + len(payload)
 	if n > d.mtu || c.off > 0 {
+		if h.d.whole.Load() && c.off == 0 {
+			_, res := e.refuse(DropTooLong)
+			return e.emitFailed(h, d, res)
+		}
 		return e.emitFailed(h, d, e.emitLongUDP(h, d, src, m, payload, c))
 	}
 	b, res := e.begin(d, n)
@@ -132,6 +136,10 @@ func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte, c *cut) outcome 
 	b := wire.ICMP(e.scratchBuffer()[:copy(e.scratchBuffer(), payload)])
 	b.SetID(h.localPort)
 	b.SetChecksum()
+	if wire.IPv4Len+len(b) > d.mtu && h.d.whole.Load() && c.off == 0 {
+		_, res := e.refuse(DropTooLong)
+		return e.emitFailed(h, d, res)
+	}
 	return e.emitFailed(h, d, e.sendPacket(d, &wire.IPv4Fields{
 		TOS: m.tos, TTL: m.ttl, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
 	}, b, c))

@@ -218,18 +218,7 @@ func TestFallbackPacket(t *testing.T) {
 	for range 2 {
 		c, err := config.ListenPacket(t.Context(), "udp", ":5353")
 		require.NoError(t, err)
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			buf := make([]byte, 1500)
-			for {
-				n, from, err := c.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(buf[:n], from)
-			}
-		}()
+		served := echoes(c)
 		local := lab.Right.Addr().String()
 		require.Equal(t, "card", string(exchange(t, lab.Left, local+":5353", []byte("card"))))
 		for _, ip := range []string{"127.0.0.1", local, other.String(), "[::1]"} {

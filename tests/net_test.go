@@ -77,12 +77,8 @@ func requireKept(t *testing.T, c syscall.Conn, port int) {
 	}))
 }
 
-// A packet conn without a host answers from the address that the kernel's client asked, one that the card got later included.
-func TestPacketConnFollowsTheKernel(t *testing.T) {
-	lab := netlab.Test(t, netlab.Options{})
-	kit.SetDefault(open(t, lab, kit.Config{}))
-	c, err := kit.ListenPacket("udp", ":5353")
-	require.NoError(t, err)
+// echoes sends back what comes, until c is closed: then what it returns is closed.
+func echoes(c net.PacketConn) <-chan struct{} {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -95,6 +91,16 @@ func TestPacketConnFollowsTheKernel(t *testing.T) {
 			_, _ = c.WriteTo(buf[:n], from)
 		}
 	}()
+	return served
+}
+
+// A packet conn without a host answers from the address that the kernel's client asked, one that the card got later included.
+func TestPacketConnFollowsTheKernel(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	kit.SetDefault(open(t, lab, kit.Config{}))
+	c, err := kit.ListenPacket("udp", ":5353")
+	require.NoError(t, err)
+	served := echoes(c)
 	requireKept(t, c.(syscall.Conn), 5353)
 	require.Equal(t, "x", string(exchange(t, lab.Left, netip4(lab.Right.Addr(), 5353), []byte("x"))))
 	later := netip.MustParseAddr("10.77.0.99")
