@@ -56,6 +56,14 @@ const (
 	MSG_TRUNC    = socketapi.MSG_TRUNC
 )
 
+// Why a host was not found.
+const (
+	HOST_NOT_FOUND = socketapi.HOST_NOT_FOUND
+	TRY_AGAIN      = socketapi.TRY_AGAIN
+	NO_RECOVERY    = socketapi.NO_RECOVERY
+	NO_DATA        = socketapi.NO_DATA
+)
+
 // Addresses with a meaning of their own.
 var (
 	INADDR_ANY       = socketapi.INADDR_ANY
@@ -67,6 +75,10 @@ var (
 type (
 	// Token names a socket.
 	Token = socketapi.Token
+	// HostEnt is a host, ServEnt a service, HostError why one was not found.
+	HostEnt   = socketapi.HostEnt
+	ServEnt   = socketapi.ServEnt
+	HostError = socketapi.HostError
 	// FdSet is a set of tokens for Select.
 	FdSet = socketapi.FdSet
 	// Message is one datagram of ReadBatch and WriteBatch.

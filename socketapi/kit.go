@@ -13,6 +13,7 @@ type Kit struct {
 	net     *Net
 	sockets table
 	done    chan struct{} // closed by Close
+	names   resolver
 
 	sleepers   sync.Pool // of *sleeper
 	selections sync.Pool // of *selection

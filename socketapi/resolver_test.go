@@ -2,6 +2,7 @@ package socketapi_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -49,6 +50,19 @@ func answerOf(question []byte, names map[string][]netip.Addr) ([]byte, bool) {
 	if !known {
 		m.RCode = dnsmessage.RCodeNameError
 	}
+	if q.Type == dnsmessage.TypePTR {
+		for name, as := range names {
+			for _, a := range as {
+				if q.Name.String() == reverse(a) {
+					m.RCode = dnsmessage.RCodeSuccess
+					m.Answers = append(m.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+						Body:   &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(name)},
+					})
+				}
+			}
+		}
+	}
 	for _, a := range addrs {
 		if q.Type == dnsmessage.TypeA {
 			m.Answers = append(m.Answers, dnsmessage.Resource{
@@ -59,4 +73,10 @@ func answerOf(question []byte, names map[string][]netip.Addr) ([]byte, bool) {
 	}
 	b, err := m.Pack()
 	return b, err == nil
+}
+
+// reverse is the name that an address's names are asked for by (RFC 1035 §3.5).
+func reverse(a netip.Addr) string {
+	b := a.As4()
+	return fmt.Sprintf("%d.%d.%d.%d.in-addr.arpa.", b[3], b[2], b[1], b[0])
 }
