@@ -5,10 +5,14 @@ export CGO_ENABLED ?= 0
 
 gvisor-rival = $(GO) build -C tests/gvisor -o ../../bin/gvisor-rival .
 
-.PHONY: help build install demo test packetdrill bench bench-smoke gvisor generate check race fuzz lint ci clean
+.PHONY: help build examples install demo test packetdrill bench bench-smoke gvisor generate check race fuzz lint ci clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+examples: ## the programs of the folder examples, into bin/
+	@scripts/need git
+	$(GO) -C examples build -o ../bin/ ./...
 
 build: ## kitd into bin/
 	@scripts/need git
@@ -24,9 +28,10 @@ demo: build ## the main job, on a veth pair of its own, in under a minute
 	@bin/kitd demo
 
 test: ## all tests; those on veth pairs run as root only
-	@scripts/need ip ping arping ethtool bpftool tcpdump kxdpgun iperf3 gcc nc socat curl
+	@scripts/need ip ping arping ethtool bpftool tcpdump kxdpgun iperf3 gcc nc socat curl wrk h2load nghttpd python3 dig dnsperf
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
+	$(GO) -C examples test -timeout 10m -p 1 ./...
 
 packetdrill: ## packetdrill's scripts against kit's TCP: PACKETDRILL=its binary SCRIPTS=a folder of scripts
 	@$(if $(and $(PACKETDRILL),$(SCRIPTS)),scripts/need ip sysctl ethtool python3 gcc,true)
@@ -57,6 +62,8 @@ lint: ## go vet, gofmt and staticcheck
 	$(GO) vet ./...
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on these" >&2; exit 1; }
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GO) -C examples vet ./...
+	$(GO) -C examples run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 race: ## the race detector on what has no AF_XDP in it
 	@scripts/need iperf3 gcc
