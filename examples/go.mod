@@ -5,6 +5,7 @@ go 1.26.0
 replace kitnet.dev/kit => ..
 
 require (
+	github.com/miekg/dns v1.1.73
 	github.com/stretchr/testify v1.12.1
 	kitnet.dev/kit v0.0.0-00010101000000-000000000000
 )
