@@ -50,13 +50,15 @@ bench-smoke: build ## a short run of the benchmark
 gvisor: ## bin/gvisor-rival, gVisor in the benchmark; a module of its own, whose first build needs the network
 	$(gvisor-rival)
 
-generate: ## the BPF object, from bpf/*.c
+generate: ## the BPF objects, from bpf/*.c and examples/whoami/*.c
 	@scripts/need clang-14 llvm-strip-14 bpf-headers
 	$(GO) generate ./bpf
+	$(GO) generate -C examples ./whoami
 
-check: ## that the committed BPF object is what its sources give
+check: ## that the committed BPF objects are what their sources give
 	@scripts/need clang-14 llvm-strip-14 bpf-headers
 	bpf/check-generated.sh
+	bpf/check-generated.sh examples/whoami
 
 lint: ## go vet, gofmt and staticcheck
 	$(GO) vet ./...

@@ -183,3 +183,21 @@ func transferSize(t *testing.T, otherwise int64) int64 {
 	require.NoError(t, err, "KIT_TRANSFER is a number of bytes")
 	return n
 }
+
+// What a new user sees first: each example is short, and says how to start it.
+func TestExamplesSayHowToStart(t *testing.T) {
+	mains, err := filepath.Glob("*/main.go")
+	require.NoError(t, err)
+	require.NotEmpty(t, mains)
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	for _, m := range mains {
+		name := filepath.Dir(m)
+		text, err := os.ReadFile(m)
+		require.NoError(t, err)
+		require.Less(t, bytes.Count(text, []byte("\n")), 100, m)
+		require.True(t, strings.HasPrefix(string(text), "// "+name+" "), "%s begins with what it is", m)
+		require.Contains(t, string(text), "go build -o bin/ ./"+name+" && sudo bin/"+name+" -i eth0", m)
+		require.Contains(t, string(readme), "`examples/"+name+"`", "the README's table has it")
+	}
+}

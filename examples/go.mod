@@ -5,13 +5,13 @@ go 1.26.0
 replace kitnet.dev/kit => ..
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/miekg/dns v1.1.73
 	github.com/stretchr/testify v1.12.1
 	kitnet.dev/kit v0.0.0-00010101000000-000000000000
 )
 
 require (
-	github.com/cilium/ebpf v0.22.0 // indirect
 	github.com/safchain/ethtool v0.7.0 // indirect
 	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
