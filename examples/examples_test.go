@@ -49,7 +49,7 @@ var built = sync.OnceValue(func() error {
 	return nil
 })
 
-// A program is an example that runs.
+// A program is an example, or another program, that runs.
 type program struct {
 	*exec.Cmd
 	mu   sync.Mutex
@@ -62,7 +62,13 @@ type program struct {
 func start(t *testing.T, n *netlab.Namespace, name string, args ...string) *program {
 	t.Helper()
 	require.NoError(t, built())
-	p := &program{Cmd: exec.Command(filepath.Join(binaries, name), args...), news: make(chan struct{}, 1), done: make(chan struct{})}
+	return watch(t, n, filepath.Join(binaries, name), args...)
+}
+
+// watch is start for any program.
+func watch(t *testing.T, n *netlab.Namespace, name string, args ...string) *program {
+	t.Helper()
+	p := &program{Cmd: exec.Command(name, args...), news: make(chan struct{}, 1), done: make(chan struct{})}
 	out, in, err := os.Pipe()
 	require.NoError(t, err)
 	p.Stdout, p.Stderr = in, in

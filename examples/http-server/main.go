@@ -19,6 +19,7 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os/signal"
 	"strconv"
@@ -29,7 +30,7 @@ import (
 )
 
 func main() {
-	card := flag.String("i", "eth0", "network `interface`")
+	card := flag.String("i", "eth0", "network `interface`; '': the kernel's TCP")
 	listen := flag.String("listen", ":8080", "`address` to serve")
 	flag.Parse()
 	if err := run(*card, *listen); err != nil {
@@ -38,12 +39,16 @@ func main() {
 }
 
 func run(card, listen string) error {
-	k, err := kit.Open(kit.Config{Interface: card})
-	if err != nil {
-		return err
+	listenTo := net.Listen
+	if card != "" {
+		k, err := kit.Open(kit.Config{Interface: card})
+		if err != nil {
+			return err
+		}
+		defer k.Close()
+		listenTo = k.Net().Listen // the one line that net/http's users change
 	}
-	defer k.Close()
-	l, err := k.Net().Listen("tcp", listen) // the one line that net/http's users change
+	l, err := listenTo("tcp", listen)
 	if err != nil {
 		return err
 	}
