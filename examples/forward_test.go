@@ -2,10 +2,7 @@ package examples
 
 import (
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -23,14 +20,8 @@ func TestForward(t *testing.T) {
 	inner, outer, err := lab.Connect(lab.Right, far, netlab.Options{})
 	require.NoError(t, err)
 
-	folder := t.TempDir()
 	size := transferSize(t, 32<<20)
-	f, err := os.Create(filepath.Join(folder, "large"))
-	require.NoError(t, err)
-	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "small"), []byte("small"), 0o600))
+	folder := files(t, size)
 	background(t, far, "nghttpd", "--no-tls", "-d", folder, "8082")
 	background(t, far, "socat", "TCP4-LISTEN:7,fork,reuseaddr", "SYSTEM:sha256sum")
 	for _, port := range []uint16{8082, 7} {

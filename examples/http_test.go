@@ -26,6 +26,18 @@ func bytesSum(t *testing.T, n int64) string {
 	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
+// files is a folder for servers: "large" is what http-server gives for so many bytes, "small" says so.
+func files(t *testing.T, size int64) string {
+	folder := t.TempDir()
+	f, err := os.Create(filepath.Join(folder, "large"))
+	require.NoError(t, err)
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "small"), []byte("small"), 0o600))
+	return folder
+}
+
 func TestHTTPServer(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
 	serve(t, lab, "http-server", "-listen", ":8080")
@@ -66,14 +78,8 @@ func TestHTTPServer(t *testing.T) {
 
 func TestHTTPClient(t *testing.T) {
 	lab := netlab.Test(t, netlab.Options{})
-	folder := t.TempDir()
 	size := transferSize(t, 16<<20)
-	f, err := os.Create(filepath.Join(folder, "large"))
-	require.NoError(t, err)
-	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "small"), []byte("small"), 0o600))
+	folder := files(t, size)
 
 	background(t, lab.Left, "python3", "-m", "http.server", "8081", "--protocol", "HTTP/1.1", "-d", folder)
 	background(t, lab.Left, "nghttpd", "--no-tls", "-d", folder, "8082")

@@ -23,24 +23,27 @@ import (
 )
 
 func main() {
-	card := flag.String("i", "eth0", "network `interface`")
-	listen := flag.String("listen", "0.0.0.0:53", "IPv4 `address` and port to serve")
-	answer := flag.String("answer", "192.0.2.1", "IPv4 `address` of all names")
+	card := flag.String("i", "eth0", "network `interface`; '': the kernel's UDP, to compare")
+	var local netip.AddrPort
+	var answer netip.Addr
+	flag.TextVar(&local, "listen", netip.MustParseAddrPort("0.0.0.0:53"), "IPv4 `address` and port to serve")
+	flag.TextVar(&answer, "answer", netip.MustParseAddr("192.0.2.1"), "IPv4 `address` of all names")
 	flag.Parse()
-	if err := run(*card, *listen, *answer); err != nil {
+	if !answer.Is4() {
+		log.Fatal("-answer wants an IPv4 address, such as 192.0.2.1")
+	}
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	serve := onCard
+	if *card == "" {
+		serve = onKernel
+	}
+	if err := serve(stop, *card, local, answer.As4()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(card, listen, answer string) error {
-	local, err := netip.ParseAddrPort(listen)
-	addr, err2 := netip.ParseAddr(answer)
-	if err := errors.Join(err, err2); err != nil {
-		return err
-	}
-	if !addr.Is4() {
-		return errors.New("-answer wants an IPv4 address, such as 192.0.2.1")
-	}
+func onCard(stop context.Context, card string, local netip.AddrPort, addr [4]byte) error {
 	k, err := kit.Open(kit.Config{Interface: card})
 	if err != nil {
 		return err
@@ -50,19 +53,13 @@ func run(card, listen, answer string) error {
 	if err != nil {
 		return err
 	}
-	if err := k.Bind(s, &local); err != nil {
-		return err
-	}
-	four := addr.As4()
-	if err := k.Handle(s, func(p *kit.Packet) {
-		if n := respond(p.Room(), len(p.Payload), four); n > 0 {
+	if err := errors.Join(k.Bind(s, &local), k.Handle(s, func(p *kit.Packet) {
+		if n := respond(p.Room(), len(p.Payload), addr); n > 0 {
 			p.Reply(n)
 		}
-	}); err != nil {
+	})); err != nil {
 		return err
 	}
-	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer cancel()
 	log.Printf("serving on %v of %s", local, card)
 	<-stop.Done()
 	return nil
