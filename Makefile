@@ -28,7 +28,7 @@ demo: build ## the main job, on a veth pair of its own, in under a minute
 	@bin/kitd demo
 
 test: ## all tests; those on veth pairs run as root only
-	@scripts/need ip ping arping ethtool bpftool tcpdump kxdpgun iperf3 gcc nc socat curl wrk h2load nghttpd python3 dig dnsperf
+	@scripts/need ip ping arping ethtool bpftool tcpdump kxdpgun iperf3 gcc nc socat curl wrk h2load nghttpd python3 dig dnsperf gtlsclient
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests on veth pairs are skipped: run 'sudo -E make test' for all" >&2
 	$(GO) test -timeout 20m -p 1 ./...
 	$(GO) test -C examples -timeout 10m -p 1 ./...

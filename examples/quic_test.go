@@ -1,7 +1,10 @@
 package examples
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,6 +37,18 @@ func TestQUIC(t *testing.T) {
 	t.Log(out)
 	marked.wants(t, "100 packets captured")
 	require.Equal(t, 1, strings.Count(p.text(), "\n"), "the server said that it serves, and warned of nothing: %s", p.text())
+}
+
+// A client of another make, ngtcp2's.
+func TestQUICForAnotherMake(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	serve(t, lab, "quic-server", "-listen", ":4433")
+	folder := t.TempDir()
+	client(t, lab.Left, "gtlsclient", "-q", "--exit-on-all-streams-close", "--download="+folder,
+		lab.Right.Addr().String(), "4433", "https://kit.example/bytes/10000000")
+	got, err := os.ReadFile(filepath.Join(folder, "10000000"))
+	require.NoError(t, err)
+	require.Equal(t, bytesSum(t, 10_000_000), fmt.Sprintf("%x", sha256.Sum256(got)))
 }
 
 // quic-go finds everything that it looks for in a conn: large buffers, DF, ECN both ways and packet info.
