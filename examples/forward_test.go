@@ -28,7 +28,7 @@ func TestForward(t *testing.T) {
 		answers(t, far, netip.AddrPortFrom(outer.Addr(), port))
 	}
 	forward := func(port string) *program {
-		return serve(t, lab, "forward", "-listen", ":8080", "-o", inner.Interface, "-to", outer.Addr().String()+":"+port)
+		return serve(t, lab, "forward", "-listen", at(lab.Right, 8080), "-o", inner.Interface, "-to", outer.Addr().String()+":"+port)
 	}
 	via := lab.Right.Addr().String()
 

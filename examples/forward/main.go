@@ -1,9 +1,9 @@
-// forward takes TCP connections on one card and carries them on over another, or over the same one: a port forwarder of which the
-// kernel sees nothing. In the folder examples:
+// forward takes TCP connections and carries them on to another address, by way of another card or of the same one: a port forwarder
+// of which the kernel sees nothing. Routes choose the card. In the folder examples:
 //
-//	go build -o bin/ ./forward && sudo bin/forward -i eth0 -listen :8080 -o eth1 -to 10.1.0.9:80
+//	go build -o bin/ ./forward && sudo bin/forward -i eth0 -listen 10.0.0.5:8080 -o eth1 -to 10.1.0.9:80
 //
-// and then from another machine, with this one's address on eth0:
+// where 10.0.0.5 is eth0's address, and then from another machine:
 //
 //	curl http://10.0.0.5:8080/
 package main
@@ -23,9 +23,9 @@ import (
 )
 
 func main() {
-	in := flag.String("i", "eth0", "network `interface` to take connections on")
-	listen := flag.String("listen", ":8080", "`address` to serve")
-	out := flag.String("o", "", "network `interface` to carry them on over; none: the same")
+	in := flag.String("i", "eth0", "network `interface`")
+	listen := flag.String("listen", ":8080", "`address` to serve; without a host those of both cards")
+	out := flag.String("o", "", "second network `interface`, if any")
 	to := flag.String("to", "", "`address` to carry them to")
 	flag.Parse()
 	if err := run(*in, *listen, *out, *to); err != nil {
@@ -37,19 +37,16 @@ func run(in, listen, out, to string) error {
 	if to == "" {
 		return errors.New("where to? -to 10.1.0.9:80")
 	}
-	near, err := kit.Open(kit.Config{Interface: in})
+	cards := kit.Config{Interface: in}
+	if out != "" {
+		cards.Others = []kit.CardConfig{{Interface: out}}
+	}
+	k, err := kit.Open(cards)
 	if err != nil {
 		return err
 	}
-	defer near.Close()
-	far := near
-	if out != "" && out != in { // a Kit has one card
-		if far, err = kit.Open(kit.Config{Interface: out}); err != nil {
-			return err
-		}
-		defer far.Close()
-	}
-	l, err := near.Net().Listen("tcp", listen)
+	defer k.Close()
+	l, err := k.Net().Listen("tcp", listen)
 	if err != nil {
 		return err
 	}
@@ -66,7 +63,7 @@ func run(in, listen, out, to string) error {
 			return err
 		}
 		go func() {
-			if err := carry(stop, c.(*kit.TCPConn), far, to); err != nil {
+			if err := carry(stop, c.(*kit.TCPConn), k, to); err != nil {
 				log.Printf("%v: %v", c.RemoteAddr(), err)
 			}
 		}()
@@ -74,9 +71,9 @@ func run(in, listen, out, to string) error {
 }
 
 // carry copies both ways until both have ended. The end of one way is passed on, and the other goes on.
-func carry(ctx context.Context, from *kit.TCPConn, far *kit.Kit, to string) error {
+func carry(ctx context.Context, from *kit.TCPConn, k *kit.Kit, to string) error {
 	defer from.Close()
-	c, err := far.Net().DialContext(ctx, "tcp", to)
+	c, err := k.Net().DialContext(ctx, "tcp", to)
 	if err != nil {
 		_ = from.SetLinger(0) // the client learns it by a reset
 		return err
