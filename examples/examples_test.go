@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -204,6 +205,14 @@ func TestExamplesSayHowToStart(t *testing.T) {
 		require.Less(t, bytes.Count(text, []byte("\n")), 100, m)
 		require.True(t, strings.HasPrefix(string(text), "// "+name+" "), "%s begins with what it is", m)
 		require.Contains(t, string(text), "go build -o bin/ ./"+name+" && sudo bin/"+name+" -i eth0", m)
-		require.Contains(t, string(readme), "`examples/"+name+"`", "the README's table has it")
+
+		row := regexp.MustCompile("(?m)^\\| `examples/" + name + "` \\|.*\\| `sudo bin/" + name + "( .*?)` \\|.*$").FindStringSubmatch(string(readme))
+		require.NotNil(t, row, "the README's table has %s and how to run it", name)
+		require.NoError(t, built())
+		help, err := exec.Command(filepath.Join(binaries, name), "-h").CombinedOutput()
+		require.NoError(t, err, "%s", help)
+		for _, f := range regexp.MustCompile(` (-[a-z]+)`).FindAllStringSubmatch(row[1], -1) {
+			require.Contains(t, string(help), "  "+f[1]+" ", "the README names a flag of %s", name)
+		}
 	}
 }

@@ -1,8 +1,10 @@
 package kittest_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -244,14 +246,23 @@ func TestPairsOfKernels(t *testing.T) {
 			t.Parallel()
 			pair := kittest.NewPair(t, kittest.PairConfig{Path: path, MTU: 2000})
 			require.Contains(t, pair.Left.Run("ping", "-c", "3", "-i", "0.01", "-s", "1900", "-M", "do", pair.Right.Addr().String()), " 0% packet loss")
-			require.Contains(t, pair.Right.Run("cat", "/sys/class/net/"+pair.Right.Interface()+"/mtu"), "2000")
+			require.Equal(t, "2000\n", pair.Right.Run("cat", "/sys/class/net/"+pair.Right.Interface()+"/mtu"))
+			var out strings.Builder
+			address := exec.Command("cat", "/sys/class/net/"+pair.Left.Interface()+"/address")
+			address.Stdout = &out
+			require.NoError(t, pair.Left.Start(address))
+			require.NoError(t, address.Wait())
+			require.Equal(t, pair.Left.HardwareAddr().String()+"\n", out.String())
+			require.Contains(t, pair.Right.Name(), "kitlab-")
 			l, err := pair.Right.Listen("tcp", ":80")
 			require.NoError(t, err)
 			defer l.Close()
-			pair.Right.Do(func() error {
-				_, err := pair.Right.ListenPacket("udp", "10.77.0.2:80")
-				return err
-			})
+			u, err := pair.Right.ListenPacket("udp", "10.77.0.2:80")
+			require.NoError(t, err)
+			defer u.Close()
+			c, err := pair.Left.Dial(t.Context(), "tcp", "10.77.0.2:80")
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
 		})
 	}
 }
@@ -279,6 +290,20 @@ func failure(t *testing.T, f func(t testing.TB)) string {
 		f(r)
 	}()
 	return r.said
+}
+
+// What fails on a pair fails the test, and says what.
+func TestPairsFail(t *testing.T) {
+	pair := kittest.NewPair(t, kittest.PairConfig{})
+	for want, f := range map[string]func(*kittest.Pair){
+		"no such luck":  func(p *kittest.Pair) { p.Left.Do(func() error { return errors.New("no such luck") }) },
+		"nonsense":      func(p *kittest.Pair) { p.Right.Run("sh", "-c", "echo nonsense >&2; exit 1") },
+		"wlan":          func(p *kittest.Pair) { p.Right.Open(kit.Config{Others: []kit.CardConfig{{Interface: "wlan7"}}}) },
+		"has no path":   func(p *kittest.Pair) { p.SetPath(kittest.Faults{}, kittest.Faults{}) },
+		"no path: make": func(p *kittest.Pair) { p.PathStats() },
+	} {
+		require.Contains(t, failure(t, func(r testing.TB) { f(kittest.PairFor(pair, r)) }), want)
+	}
 }
 
 // A script that is not fulfilled, or that can't be read, says so.
