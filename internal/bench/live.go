@@ -78,25 +78,33 @@ func newLive(t liveTarget) (*live, error) {
 // liveFrame builds the frame that all are copies of. Its source port is 0 and the first payload word 0xffff; the program
 // puts a port and its complement there, so that the checksum stays right.
 func liveFrame(t liveTarget) []byte {
-	f := make([]byte, headersLen+t.Payload)
-	copy(f[0:], t.ToMAC)
-	copy(f[6:], t.From.HardwareAddr())
+	payload := make([]byte, t.Payload)
+	for i := range payload {
+		payload[i] = byte(8 + i)
+	}
+	payload[0], payload[1] = 0xff, 0xff
+	return udpFrame(t.From.HardwareAddr(), t.ToMAC, netip.AddrPortFrom(t.From.Addr(), 0), t.To, payload)
+}
+
+// udpFrame builds a datagram's Ethernet frame.
+func udpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
+	f := make([]byte, headersLen+len(payload))
+	copy(f[0:], toMAC)
+	copy(f[6:], fromMAC)
 	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
 	ip := f[etherLen:]
 	ip[0] = 0x45
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 	ip[8], ip[9] = 64, unix.IPPROTO_UDP
-	src, dst := t.From.Addr().As4(), t.To.Addr().As4()
+	src, dst := from.Addr().As4(), to.Addr().As4()
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
 	binary.BigEndian.PutUint16(ip[10:], ^sum16(0, ip[:20]))
 	udp := ip[20:]
-	binary.BigEndian.PutUint16(udp[2:], t.To.Port())
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	udp[8], udp[9] = 0xff, 0xff
-	for i := 10; i < len(udp); i++ {
-		udp[i] = byte(i)
-	}
+	copy(udp[8:], payload)
 	sum := sum16(0, ip[12:20])
 	sum = sum16(sum, []byte{0, unix.IPPROTO_UDP, udp[4], udp[5]})
 	sum = ^sum16(sum, udp)

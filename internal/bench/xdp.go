@@ -14,7 +14,7 @@ import (
 const rawBudget = 256
 
 // serveRawXDP is AF_XDP without a stack, the floor under kit: the same XDP program and link, but frames are only counted,
-// or sent back with their addresses and ports exchanged; nothing is checked. It waits as kit does by default.
+// sent as they are ready, or sent back with their addresses and ports exchanged; nothing is checked. It waits as kit does by default.
 func serveRawXDP(t task, c *counters, ready func()) error {
 	device, err := loader.Open(loader.Config{Interface: t.Interface})
 	if err != nil {
@@ -35,6 +35,9 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		return err
 	}
 	link := links[0]
+	if t.Role == Transmit {
+		return transmitRaw(link, t, c, ready)
+	}
 	input := func([]byte) {}
 	var sent uint64
 	if t.Role == Echo {
