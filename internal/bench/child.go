@@ -17,8 +17,9 @@ type (
 
 // The roles with datagrams.
 const (
-	Receive = child.Receive
-	Echo    = child.Echo
+	Receive  = child.Receive
+	Echo     = child.Echo
+	Transmit = child.Transmit
 )
 
 // ChildArgument is what a program that has a command line of its own should put before the task, so that it knows a child

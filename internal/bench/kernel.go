@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -45,7 +46,7 @@ func compile(dir string) (paths map[program]string, why string) {
 		return nil, err.Error()
 	}
 	paths = map[program]string{}
-	for _, p := range []program{recvmmsgProgram, streamProgram} {
+	for _, p := range []program{recvmmsgProgram, sendmmsgProgram, streamProgram} {
 		source := filepath.Join(dir, "rival", string(p)+".c")
 		path := filepath.Join(dir, string(p))
 		if out, err := exec.Command(cc, "-O2", "-pthread", "-o", path, source).CombinedOutput(); err != nil {
@@ -62,12 +63,12 @@ func recvmmsgArgs(t task) []string {
 	if t.Subject == recvmmsgSpin {
 		wait = "spin"
 	}
-	return []string{string(t.Role), wait, t.Address.Addr().String(), strconv.Itoa(int(t.Address.Port())), strconv.Itoa(t.CPU)}
+	return slices.Concat([]string{string(t.Role), wait}, hostPort(t.Address), []string{strconv.Itoa(t.CPU)})
 }
 
 // streamArgs are the arguments of the C subject for TCP.
 func streamArgs(t task) []string {
-	return []string{string(t.Role), t.Address.Addr().String(), strconv.Itoa(int(t.Address.Port())), strconv.Itoa(t.CPU)}
+	return slices.Concat([]string{string(t.Role)}, hostPort(t.Address), []string{strconv.Itoa(t.CPU)})
 }
 
 // serveGoStream serves TCP through package net.
@@ -105,13 +106,16 @@ func listenKernel(t task) (*net.UDPConn, error) {
 	return conn, nil
 }
 
-// serveGoNet takes and answers one datagram at a time through package net.
+// serveGoNet takes, answers or sends one datagram at a time through package net.
 func serveGoNet(t task, c *counters, ready func()) error {
 	conn, err := listenKernel(t)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	if t.Role == Transmit {
+		return transmitGoNet(conn, t, c, ready)
+	}
 	ready()
 	b := make([]byte, kernelLongest)
 	for {

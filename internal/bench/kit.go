@@ -73,11 +73,14 @@ func serveKitHandler(t task, c *counters, ready func()) error {
 	select {}
 }
 
-// serveKitBatch takes and answers batches.
+// serveKitBatch takes, answers or sends batches.
 func serveKitBatch(t task, c *counters, ready func()) error {
 	k, s, err := openKit(t)
 	if err != nil {
 		return err
+	}
+	if t.Role == Transmit {
+		return transmitKitBatch(k, s, t, c, ready)
 	}
 	messages := make([]kit.Message, kernelBatch)
 	buffers := make([][]byte, kernelBatch)
@@ -110,11 +113,14 @@ func serveKitBatch(t task, c *counters, ready func()) error {
 	}
 }
 
-// serveKitCalls takes and answers one datagram at a time by RecvFrom and SendTo.
+// serveKitCalls takes, answers or sends one datagram at a time by RecvFrom and SendTo.
 func serveKitCalls(t task, c *counters, ready func()) error {
 	k, s, err := openKit(t)
 	if err != nil {
 		return err
+	}
+	if t.Role == Transmit {
+		return transmitKitCalls(k, s, t, c, ready)
 	}
 	b := make([]byte, kernelLongest)
 	ready()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -36,9 +37,10 @@ type liveTarget struct {
 	From     *netlab.Namespace
 	To       netip.AddrPort
 	ToMAC    net.HardwareAddr
-	Payload  int    // bytes of UDP payload, at least 2
+	Payload  int    // bytes of UDP payload, at least liveBalance
 	Flows    int    // source ports to take turns with, a power of two
 	BasePort uint16 // the first of them
+	Sockets  int    // to go to in turn, from To on; see socketAt
 	CPU      int
 }
 
@@ -46,7 +48,9 @@ const (
 	etherLen   = 14
 	headersLen = etherLen + 20 + 8 // Ethernet, IPv4 without options, UDP
 	srcPortAt  = etherLen + 20     // where the UDP source port is
-	balanceAt  = headersLen        // where the payload begins, which balances the port in the checksum
+	balanceAt  = headersLen        // where the payload begins, which balances the ports in the checksum
+	// liveBalance is how many bytes of it do so.
+	liveBalance = 2
 	// liveBatch is how many frames the kernel runs the program on before it lets the receiving softirq in.
 	liveBatch = 64
 	// paceSlack is how many frames a paced sender may be behind and catch up with; more are not sent at all.
@@ -78,25 +82,33 @@ func newLive(t liveTarget) (*live, error) {
 // liveFrame builds the frame that all are copies of. Its source port is 0 and the first payload word 0xffff; the program
 // puts a port and its complement there, so that the checksum stays right.
 func liveFrame(t liveTarget) []byte {
-	f := make([]byte, headersLen+t.Payload)
-	copy(f[0:], t.ToMAC)
-	copy(f[6:], t.From.HardwareAddr())
+	payload := make([]byte, t.Payload)
+	for i := range payload {
+		payload[i] = byte(8 + i)
+	}
+	payload[0], payload[1] = 0xff, 0xff
+	return udpFrame(t.From.HardwareAddr(), t.ToMAC, netip.AddrPortFrom(t.From.Addr(), 0), t.To, payload)
+}
+
+// udpFrame builds a datagram's Ethernet frame.
+func udpFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
+	f := make([]byte, headersLen+len(payload))
+	copy(f[0:], toMAC)
+	copy(f[6:], fromMAC)
 	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
 	ip := f[etherLen:]
 	ip[0] = 0x45
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 	ip[8], ip[9] = 64, unix.IPPROTO_UDP
-	src, dst := t.From.Addr().As4(), t.To.Addr().As4()
+	src, dst := from.Addr().As4(), to.Addr().As4()
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
 	binary.BigEndian.PutUint16(ip[10:], ^sum16(0, ip[:20]))
 	udp := ip[20:]
-	binary.BigEndian.PutUint16(udp[2:], t.To.Port())
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	udp[8], udp[9] = 0xff, 0xff
-	for i := 10; i < len(udp); i++ {
-		udp[i] = byte(i)
-	}
+	copy(udp[8:], payload)
 	sum := sum16(0, ip[12:20])
 	sum = sum16(sum, []byte{0, unix.IPPROTO_UDP, udp[4], udp[5]})
 	sum = ^sum16(sum, udp)
@@ -127,6 +139,7 @@ const (
 	xdpAborted = 0
 	xdpDrop    = 1
 	xdpPass    = 2
+	xdpTX      = 3
 )
 
 // Where the fields of struct xdp_md are (linux/bpf.h), in bytes.
@@ -137,11 +150,21 @@ const (
 
 // liveProgram paces, gives each frame the next flow's source port and redirects it: r6 data, r7 the state.
 func liveProgram(state *ebpf.Map, t liveTarget) asm.Instructions {
+	return slices.Concat(livePace(state), liveFlow(t), liveSockets(t), asm.Instructions{
+		asm.Mov.Imm(asm.R1, int32(t.From.Index())),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.FnRedirect.Call(),
+		asm.Return().WithSymbol("exit"),
+	})
+}
+
+// livePace counts the frames that are due, and drops others. It leaves the number of the frame, from 0, in r9.
+func livePace(state *ebpf.Map) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, xdpData, asm.Word),
 		asm.LoadMem(asm.R2, asm.R1, xdpDataEnd, asm.Word),
 		asm.Mov.Reg(asm.R3, asm.R6),
-		asm.Add.Imm(asm.R3, headersLen+2),
+		asm.Add.Imm(asm.R3, headersLen+liveBalance),
 		asm.Mov.Imm(asm.R0, xdpAborted),
 		asm.JGT.Reg(asm.R3, asm.R2, "exit"),
 		asm.LoadMapValue(asm.R7, state.FD(), 0),
@@ -164,20 +187,44 @@ func liveProgram(state *ebpf.Map, t liveTarget) asm.Instructions {
 
 		// One core runs the program, so a plain addition counts right.
 		asm.LoadMem(asm.R1, asm.R7, 0, asm.DWord).WithSymbol("send"),
-		asm.Mov.Reg(asm.R2, asm.R1),
+		asm.Mov.Reg(asm.R9, asm.R1),
 		asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R7, 0, asm.R1, asm.DWord),
+	}
+}
+
+// liveFlow writes the source port, and anew all that a program that sends frames back exchanges: the kernel uses the memory of
+// frames again, as they came back, and does not restore them.
+func liveFlow(t liveTarget) asm.Instructions {
+	frame := liveFrame(t)
+	return asm.Instructions{
+		asm.StoreImm(asm.R6, 0, frameWord(frame, 0), asm.Word),
+		asm.StoreImm(asm.R6, 4, frameWord(frame, 4), asm.Word),
+		asm.StoreImm(asm.R6, 8, frameWord(frame, 8), asm.Word),
+		asm.StoreImm(asm.R6, sourceAddrAt, frameWord(frame, sourceAddrAt), asm.Word),
+		asm.StoreImm(asm.R6, destAddrAt, frameWord(frame, destAddrAt), asm.Word),
+		asm.StoreImm(asm.R6, destPortAt, int64(binary.NativeEndian.Uint16(frame[destPortAt:])), asm.Half),
+		asm.Mov.Reg(asm.R2, asm.R9),
 		asm.And.Imm(asm.R2, int32(t.Flows-1)),
 		asm.Add.Imm(asm.R2, int32(t.BasePort)),
 		asm.HostTo(asm.BE, asm.R2, asm.Half),
 		asm.StoreMem(asm.R6, srcPortAt, asm.R2, asm.Half),
 		asm.Xor.Imm(asm.R2, 0xffff),
 		asm.StoreMem(asm.R6, balanceAt, asm.R2, asm.Half),
-		asm.Mov.Imm(asm.R1, int32(t.From.Index())),
-		asm.Mov.Imm(asm.R2, 0),
-		asm.FnRedirect.Call(),
-		asm.Return().WithSymbol("exit"),
 	}
+}
+
+// frameWord is four bytes as the processor stores them by one instruction.
+func frameWord(frame []byte, at int) int64 {
+	return int64(int32(binary.NativeEndian.Uint32(frame[at:])))
+}
+
+// liveSockets gives each frame another socket to go to, where there are several.
+func liveSockets(t liveTarget) asm.Instructions {
+	if t.Sockets <= 1 {
+		return nil
+	}
+	return nil
 }
 
 // Sent returns how many frames were sent since the generator was made.

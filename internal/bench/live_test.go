@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"net"
@@ -112,7 +113,7 @@ func TestSinkCounts(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	_, err = newSink(lab.Left, from)
-	require.ErrorContains(t, err, "attach the sink", "one program an interface")
+	require.ErrorContains(t, err, "attach kit_bench_sink", "one program an interface")
 
 	receiver, err := lab.Left.ListenPacket("udp4", netip.AddrPortFrom(lab.Left.Addr(), 0).String())
 	require.NoError(t, err)
@@ -151,4 +152,58 @@ func TestTurnRound(t *testing.T) {
 	require.Equal(t, want.NetworkLayer().NetworkFlow().Reverse(), got.NetworkLayer().NetworkFlow())
 	require.Equal(t, want.TransportLayer().TransportFlow().Reverse(), got.TransportLayer().TransportFlow())
 	require.Equal(t, want.ApplicationLayer().Payload(), got.ApplicationLayer().Payload())
+}
+
+// What raw AF_XDP reads of a frame decides whether it counts.
+func TestReader(t *testing.T) {
+	_, target := liveLab(t)
+	mine := reader{address: target.To.Addr().As4(), port: target.To.Port()}
+	frame := liveFrame(target)
+	require.True(t, mine.read(frame))
+	require.False(t, mine.read(frame[:headersLen]), "no payload")
+	require.False(t, mine.read(frame[:len(frame)-1]), "shorter than UDP says")
+	for _, at := range []int{etherLen - 2, etherLen, protocolAt, destAddrAt + 3, destPortAt + 1} {
+		other := bytes.Clone(frame)
+		other[at]++
+		require.False(t, mine.read(other), "byte %d", at)
+	}
+}
+
+// A program that sends frames back exchanges what turnRound does, and leaves the generator's frames as they were to be: each is
+// answered, however often its memory is used.
+func TestXDPSendsBack(t *testing.T) {
+	lab, target := liveLab(t)
+	count, err := newCount("kit_bench_test")
+	require.NoError(t, err)
+	defer count.Close()
+	code := countProgram(count, datagramMatch{at: target.To, addrAt: destAddrAt, portAt: destPortAt}, sendBack())
+	x, err := attachXDP(lab.Right, "kit_bench_test", code)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, x.Close()) }()
+	frame := liveFrame(target)
+	verdict, got, err := x.program.Test(frame)
+	require.NoError(t, err)
+	require.EqualValues(t, xdpTX, verdict)
+	want := bytes.Clone(frame)
+	turnRound(want)
+	require.Equal(t, want, got)
+	frame[destPortAt]++
+	verdict, _, err = x.program.Test(frame)
+	require.NoError(t, err)
+	require.EqualValues(t, xdpPass, verdict)
+
+	s, err := newSink(lab.Left, target.To)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	g, err := newLive(target)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	var runErr error
+	wait.Go(func() { runErr = g.Run(ctx, 20_000) })
+	require.Eventually(t, func() bool { n, err := s.Count(); return err == nil && n > 10*liveBatch }, 10*time.Second, time.Millisecond)
+	cancel()
+	wait.Wait()
+	require.NoError(t, runErr)
 }

@@ -12,7 +12,7 @@ const (
 	// from one load to the next.
 	searchFrom = 40_000
 	searchStep = 1.5
-	// searchMost ends the search: no generator offers more.
+	// searchMost ends the search: what answers so much, XDP alone, is compared at that.
 	searchMost = 8_000_000
 	// searchWindow is how long one load is offered in the search.
 	searchWindow = 150 * time.Millisecond

@@ -46,14 +46,14 @@ func TestChoiceOfRounds(t *testing.T) {
 // twice that for the second subject.
 func script(o Options, ns ...float64) (*runner, workload, *strings.Builder) {
 	r, out := waiting(0, ns...)
-	r.opts, r.subjects = o, []Subject{{Name: kitHandler}, {Name: recvmmsg}}
+	r.opts, r.subjects = o, []Subject{{Name: kitHandler, roles: answers}, {Name: recvmmsg, roles: answers}}
 	distance, last := r.distance, 0.0
 	r.distance = func() (float64, error) {
 		var err error
 		last, err = distance()
 		return last, err
 	}
-	w := workload{name: echo, title: "answers", columns: []Column{{Key: "rate", Title: "answered", Unit: PerSecond}}}
+	w := workload{name: echo, role: Echo, title: "answers", columns: []Column{{Key: "rate", Title: "answered", Unit: PerSecond}}}
 	w.measure = func(_ context.Context, _ *runner, s Subject) (Sample, error) {
 		rate := 1e8 / last
 		if s.Name == recvmmsg {

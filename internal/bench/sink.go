@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,46 +17,64 @@ import (
 // sink counts and drops a subject's answers at the generator's end of the cable, before the kernel would refuse them for
 // want of a socket: an XDP program, so that it costs the answering core little and every subject the same.
 type sink struct {
-	count   *ebpf.Map
-	program *ebpf.Program
-	link    link.Link
+	count    *ebpf.Map
+	attached *attachedXDP
 }
 
 // newSink counts the UDP datagrams that arrive at the namespace's first end from the given address; all else passes.
 func newSink(at *netlab.Namespace, from netip.AddrPort) (*sink, error) {
-	count, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "kit_bench_sink", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1,
-	})
+	count, err := newCount("kit_bench_sink")
 	if err != nil {
-		return nil, fmt.Errorf("bench: make the sink's map: %w", err)
+		return nil, err
 	}
-	s := &sink{count: count}
-	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "kit_bench_sink", Type: ebpf.XDP, License: "Dual MIT/GPL", Instructions: sinkProgram(count, from),
-	})
+	code := countProgram(count, datagramMatch{at: from, addrAt: sourceAddrAt, portAt: srcPortAt}, dropIt())
+	x, err := attachXDP(at, "kit_bench_sink", code)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bench: load the sink: %w", err), s.Close())
+		return nil, errors.Join(err, count.Close())
+	}
+	return &sink{count: count, attached: x}, nil
+}
+
+// attachedXDP is an XDP program on an interface.
+type attachedXDP struct {
+	program *ebpf.Program
+	link    link.Link
+}
+
+// attachXDP loads a program and attaches it to the namespace's first end.
+func attachXDP(at *netlab.Namespace, name string, code asm.Instructions) (x *attachedXDP, err error) {
+	x = &attachedXDP{}
+	x.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: ebpf.XDP, License: "Dual MIT/GPL", Instructions: code})
+	if err != nil {
+		return nil, fmt.Errorf("bench: load %s: %w", name, err)
 	}
 	err = at.Do(func() (err error) {
-		s.link, err = link.AttachXDP(link.XDPOptions{
-			Program: s.program, Interface: at.Index(), Flags: link.XDPDriverMode,
-		})
+		x.link, err = link.AttachXDP(link.XDPOptions{Program: x.program, Interface: at.Index(), Flags: link.XDPDriverMode})
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bench: attach the sink to %s: %w", at.Interface(), err), s.Close())
+		return nil, errors.Join(fmt.Errorf("bench: attach %s to %s: %w", name, at.Interface(), err), x.program.Close())
 	}
-	return s, nil
+	return x, nil
 }
 
-// sinkProgram: r2 the frame, r0 the verdict.
-func sinkProgram(count *ebpf.Map, from netip.AddrPort) asm.Instructions {
-	const (
-		protocolAt = etherLen + 9
-		sourceAt   = etherLen + 12
-	)
-	addr := from.Addr().As4()
-	return asm.Instructions{
+func (x *attachedXDP) Close() error { return errors.Join(x.link.Close(), x.program.Close()) }
+
+// attachPass attaches a program that lets all pass: veth takes what an XDP program at the other end sends only where it has one too.
+func attachPass(at *netlab.Namespace) (*attachedXDP, error) {
+	return attachXDP(at, "kit_bench_pass", asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()})
+}
+
+// datagramMatch says which datagrams a program is about: by an address and a port, and where in the frame these are.
+type datagramMatch struct {
+	at             netip.AddrPort
+	addrAt, portAt int16
+}
+
+// countProgram counts the datagrams that match and does with them what comes then, and all else passes: r2 the frame, r0 the
+// verdict. The cable has one queue, so one core at a time runs the program and a plain addition counts right.
+func countProgram(count *ebpf.Map, match datagramMatch, then asm.Instructions) asm.Instructions {
+	code := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
 		asm.Mov.Imm(asm.R0, xdpPass),
@@ -64,36 +83,28 @@ func sinkProgram(count *ebpf.Map, from netip.AddrPort) asm.Instructions {
 		asm.JGT.Reg(asm.R4, asm.R3, "exit"),
 		asm.LoadMem(asm.R4, asm.R2, protocolAt, asm.Byte),
 		asm.JNE.Imm(asm.R4, unix.IPPROTO_UDP, "exit"),
-		asm.LoadMem(asm.R4, asm.R2, srcPortAt, asm.Half),
+		asm.LoadMem(asm.R4, asm.R2, match.portAt, asm.Half),
 		asm.HostTo(asm.BE, asm.R4, asm.Half),
-		asm.JNE.Imm(asm.R4, int32(from.Port()), "exit"),
-		asm.LoadMem(asm.R4, asm.R2, sourceAt, asm.Word),
+		asm.JNE.Imm(asm.R4, int32(match.at.Port()), "exit"),
+		asm.LoadMem(asm.R4, asm.R2, match.addrAt, asm.Word),
 		asm.HostTo(asm.BE, asm.R4, asm.Word),
-		asm.LoadImm(asm.R5, int64(addr[0])<<24|int64(addr[1])<<16|int64(addr[2])<<8|int64(addr[3]), asm.DWord),
+		asm.LoadImm(asm.R5, int64(addr32(match.at.Addr())), asm.DWord),
 		asm.JNE.Reg(asm.R4, asm.R5, "exit"),
 		asm.LoadMapValue(asm.R1, count.FD(), 0),
-		asm.Mov.Imm(asm.R4, 1),
-		asm.AddAtomic.Mem(asm.R1, asm.R4, asm.DWord, 0),
-		asm.Mov.Imm(asm.R0, xdpDrop),
-		asm.Return().WithSymbol("exit"),
+		asm.LoadMem(asm.R4, asm.R1, 0, asm.DWord),
+		asm.Add.Imm(asm.R4, 1),
+		asm.StoreMem(asm.R1, 0, asm.R4, asm.DWord),
 	}
+	return append(append(code, then...), asm.Return().WithSymbol("exit"))
+}
+
+// addr32 is an IPv4 address as a number.
+func addr32(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // Count returns how many datagrams have arrived.
-func (s *sink) Count() (n uint64, err error) {
-	if err := s.count.Lookup(uint32(0), &n); err != nil {
-		return 0, fmt.Errorf("bench: read the sink's count: %w", err)
-	}
-	return n, nil
-}
+func (s *sink) Count() (uint64, error) { return readCount(s.count) }
 
-func (s *sink) Close() error {
-	var errs []error
-	if s.link != nil {
-		errs = append(errs, s.link.Close())
-	}
-	if s.program != nil {
-		errs = append(errs, s.program.Close())
-	}
-	return errors.Join(append(errs, s.count.Close())...)
-}
+func (s *sink) Close() error { return errors.Join(s.attached.Close(), s.count.Close()) }

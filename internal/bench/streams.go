@@ -38,11 +38,11 @@ func streamWorkloads() []workload {
 	return []workload{
 		{
 			name: tcpReceive, title: "TCP from a client that sends all that it can on one connection",
-			columns: bulk, measure: bulkMeasure(child.StreamReceive), stream: true,
+			columns: bulk, measure: bulkMeasure(child.StreamReceive), role: child.StreamReceive,
 		},
 		{
 			name: tcpSend, title: "TCP to a client that takes all that comes on one connection",
-			columns: bulk, measure: bulkMeasure(child.StreamSend), stream: true,
+			columns: bulk, measure: bulkMeasure(child.StreamSend), role: child.StreamSend,
 		},
 		{
 			name: tcpRoundtrip, title: "one request outstanding on a TCP connection, from a client that sleeps while it waits",
@@ -51,15 +51,15 @@ func streamWorkloads() []workload {
 				{Key: "p99_ns", Title: "p99", Unit: Nanoseconds, LowerIsBetter: true},
 				{Key: "p999_ns", Title: "p99.9", Unit: Nanoseconds, LowerIsBetter: true},
 			},
-			measure: measureStreamTrips, stream: true,
+			measure: measureStreamTrips, role: child.StreamEcho,
 		},
 		{
 			name: tcpConnect, title: "TCP connections with a byte each way, one after the other",
-			columns: connections, measure: connectMeasure(1), stream: true,
+			columns: connections, measure: connectMeasure(1), role: child.StreamConnect,
 		},
 		{
 			name: tcpConnect64, title: "TCP connections with a byte each way, 64 at a time",
-			columns: connections, measure: connectMeasure(64), stream: true,
+			columns: connections, measure: connectMeasure(64), role: child.StreamConnect,
 		},
 	}
 }

@@ -85,9 +85,9 @@ func TestStreamGoals(t *testing.T) {
 		lines = append(lines, g.String())
 	}
 	require.Equal(t, []string{
-		"TCP receive, ratio to best gVisor: 4.50, wanted at least 3.00: met",
-		"TCP receive, ratio to best kernel: 1.50, wanted at least 0.90: met",
-		"TCP round trip, p50 in ratio to best kernel: 0.60, wanted at most 1.00: met",
+		"TCP receive, ratio to best gVisor: 4.50, wanted at least 4.00: met",
+		"TCP receive, ratio to best kernel: 1.50, wanted at least 1.00: met",
+		"TCP round trip, p50, ratio to best kernel: 0.60, wanted at most 1.00: met",
 	}, lines)
 	require.NoError(t, r.Check())
 	r.Workload(tcpReceive).Result(kitTCP).Ratios[bestKernel] = 0.01

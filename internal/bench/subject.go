@@ -19,8 +19,10 @@ type Subject struct {
 	// kernel says that the kernel's stack delivers the datagrams. Live frames then need NAPI on the receiving end, which
 	// an XDP program of the subject's own would else switch on.
 	kernel bool
-	// stream says that the subject speaks TCP and takes part in the workloads with TCP; the others are for datagrams.
-	stream bool
+	// roles are those that the subject can be in, and so say which workloads it takes part in.
+	roles []Role
+	// xdp says that an XDP program is all of it. What it sends arrives only where the other end has one too.
+	xdp bool
 	// owned says that the subject has an address that the kernel does not have, and answers ARP for it.
 	owned bool
 }
@@ -31,25 +33,35 @@ type program string
 // The programs in C, which a run compiles, and the one of another module, which it is given.
 const (
 	recvmmsgProgram program = "recvmmsg"
+	sendmmsgProgram program = "sendmmsg"
 	streamProgram   program = "stream"
 	gvisorProgram   program = "gvisor-rival"
 )
 
 // The names that ratios refer to.
 const (
-	rawXDP   = "raw AF_XDP"
-	recvmmsg = "recvmmsg"
-	goNet    = "Go net"
+	xdpDropOnly = "XDP_DROP"
+	xdpTXOnly   = "XDP_TX"
+	rawXDP      = "raw AF_XDP"
+	rawUnread   = "raw AF_XDP unread"
+	recvmmsg    = "recvmmsg"
+	sendmmsg    = "sendmmsg"
+	goNet       = "Go net"
 )
 
-// kitHandler is kit at its fastest, which the goals about datagrams are about, and kitTCP what those about TCP are about.
+// kit's ways, which the goals are about: at its fastest, by batches and one at a time with datagrams, and with TCP.
 const (
 	kitHandler = "kit handler"
+	kitBatch   = "kit batch"
+	kitCalls   = "kit RecvFrom"
 	kitTCP     = "kit TCP"
 )
 
 // recvmmsgSpin is the kernel's best: the caller's core does nothing but ask for datagrams.
 const recvmmsgSpin = "recvmmsg spin"
+
+// sendmmsgGSO is the kernel that cuts datagrams itself, which kit and AF_XDP have no equal to.
+const sendmmsgGSO = "sendmmsg GSO"
 
 // The rivals with TCP.
 const (
@@ -73,30 +85,46 @@ const (
 
 // references are what all subjects are compared with, in the order of the tables.
 var references = []reference{
-	{rawXDP, []string{rawXDP}}, {recvmmsg, []string{recvmmsg}}, {goNet, []string{goNet}},
+	{rawXDP, []string{rawXDP}}, {recvmmsg, []string{recvmmsg}}, {sendmmsg, []string{sendmmsg}}, {goNet, []string{goNet}},
 	{bestKernel, []string{kernelTCP, goNetTCP}}, {bestGVisor, []string{gvisorXDP, gvisorPacket}},
 }
+
+// What subjects can do.
+var (
+	datagrams = []Role{Receive, Echo, Transmit}
+	answers   = []Role{Receive, Echo}
+	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect}
+)
 
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler},
-		{Name: "kit batch", About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch},
-		{Name: "kit RecvFrom", About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls},
-		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP},
+		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: answers},
+		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
+		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
+		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP, roles: datagrams},
+		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
+		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true, roles: []Role{Receive}},
+		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
 		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time", serve: serveRecvmmsg,
-			program: recvmmsgProgram, kernel: true},
-		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg, program: recvmmsgProgram, kernel: true},
-		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch, kernel: true},
-		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true},
+			program: recvmmsgProgram, kernel: true, roles: answers},
+		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg,
+			program: recvmmsgProgram, kernel: true, roles: answers},
+		{Name: sendmmsg, About: "the kernel's sendmmsg, 64 at a time",
+			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
+		{Name: sendmmsgGSO, About: "the same of messages that the kernel cuts into datagrams (UDP_SEGMENT), up to 64 each",
+			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
+		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch,
+			kernel: true, roles: answers},
+		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true, roles: datagrams},
 
-		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, stream: true},
+		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, roles: streams},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",
-			program: streamProgram, kernel: true, stream: true},
-		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, stream: true},
-		{Name: gvisorXDP, About: "gVisor's netstack on its AF_XDP link endpoint", program: gvisorProgram, stream: true, owned: true},
+			program: streamProgram, kernel: true, roles: streams},
+		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, roles: streams},
+		{Name: gvisorXDP, About: "gVisor's netstack on its AF_XDP link endpoint", program: gvisorProgram, roles: streams, owned: true},
 		{Name: gvisorPacket, About: "gVisor's netstack on its fdbased link endpoint, an AF_PACKET socket",
-			program: gvisorProgram, stream: true, owned: true},
+			program: gvisorProgram, roles: streams, owned: true},
 	}
 }
 

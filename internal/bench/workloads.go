@@ -18,7 +18,7 @@ import (
 // workload is one thing to measure.
 type workload struct {
 	name, title string
-	stream      bool // with TCP; else with datagrams
+	role        Role // that the subjects are in
 	columns     []Column
 	measure     func(context.Context, *runner, Subject) (Sample, error)
 }
@@ -27,6 +27,7 @@ type workload struct {
 const (
 	receive   = "receive"
 	echo      = "echo"
+	transmit  = "transmit"
 	roundtrip = "roundtrip"
 	overload  = "overload"
 )
@@ -49,18 +50,26 @@ func allWorkloads() []workload {
 	return append([]workload{
 		{
 			name: receive, title: "datagrams received while a generator in the kernel sends all that it can",
-			columns: []Column{
+			role: Receive,
+			columns: append([]Column{
 				{Key: "received_per_s", Title: "received", Unit: PerSecond},
 				{Key: "offered_per_s", Title: "offered", Unit: PerSecond},
 				{Key: "arrived_per_s", Title: "arrived", Unit: PerSecond},
-				{Key: "user_ns", Title: "user a packet", Unit: Nanoseconds, LowerIsBetter: true},
-				{Key: "system_ns", Title: "system a packet", Unit: Nanoseconds, LowerIsBetter: true},
-				{Key: "softirq_ns", Title: "softirq a packet", Unit: Nanoseconds, LowerIsBetter: true},
-			},
+			}, costColumns()...),
 			measure: measureReceive,
 		},
 		{
+			name: transmit, title: "datagrams that arrive while the subject sends all that it can",
+			role: Transmit,
+			columns: append([]Column{
+				{Key: "arrived_per_s", Title: "arrived", Unit: PerSecond},
+				{Key: "sent_per_s", Title: "sent", Unit: PerSecond},
+			}, costColumns()...),
+			measure: measureTransmit,
+		},
+		{
 			name: echo, title: "answers that kxdpgun gets while it asks as fast as it can",
+			role: Echo,
 			columns: []Column{
 				{Key: "answered_per_s", Title: "answered", Unit: PerSecond},
 				{Key: "asked_per_s", Title: "asked", Unit: PerSecond},
@@ -69,16 +78,17 @@ func allWorkloads() []workload {
 		},
 		{
 			name: roundtrip, title: "one datagram outstanding, from a kernel client that sleeps while it waits",
-			columns: trips,
+			role: Echo, columns: trips,
 			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, false) },
 		},
 		{
 			name: "roundtrip-spin", title: "one datagram outstanding, from a kernel client that spins while it waits",
-			columns: trips,
+			role: Echo, columns: trips,
 			measure: func(ctx context.Context, r *runner, s Subject) (Sample, error) { return measureTrips(ctx, r, s, true) },
 		},
 		{
 			name: overload, title: "echo of what is offered: how much of a subject's best remains at twice that load",
+			role: Echo,
 			columns: []Column{
 				{Key: keptKey(2), Title: "at 2×", Unit: Share},
 				{Key: keptKey(1.5), Title: "at 1.5×", Unit: Share},
@@ -169,19 +179,10 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 			if err != nil {
 				return err
 			}
-			softirq := softirqTime()
-			first, err := p.read(ctx)
+			did, softirq, err := r.watch(ctx, p)
 			if err != nil {
 				return err
 			}
-			if err := pause(ctx, r.opts.Window); err != nil {
-				return err
-			}
-			last, err := p.read(ctx)
-			if err != nil {
-				return err
-			}
-			softirq = softirqTime() - softirq
 			offeredRate, err := offered.rate()
 			if err != nil {
 				return err
@@ -190,18 +191,15 @@ func measureReceive(ctx context.Context, r *runner, s Subject) (sample Sample, e
 			if err != nil {
 				return err
 			}
-			received := float64(last.Received - first.Received)
-			if received == 0 {
+			if did.Received == 0 {
 				return errors.New("bench: the subject received nothing")
 			}
 			sample = Sample{
-				"received_per_s": received / (last.At - first.At).Seconds(),
+				"received_per_s": float64(did.Received) / did.At.Seconds(),
 				"offered_per_s":  offeredRate,
 				"arrived_per_s":  arrivedRate,
-				"user_ns":        float64(last.User-first.User) / received,
-				"system_ns":      float64(last.System-first.System) / received,
-				"softirq_ns":     float64(softirq) / received,
 			}
+			costs(sample, did, softirq, float64(did.Received))
 			return nil
 		})
 	})
@@ -229,10 +227,17 @@ func startMeter(count func() (uint64, error)) (meter, error) {
 	return meter{count: count, first: first, at: time.Now()}, err
 }
 
+// read returns the counts since startMeter, and how many a second that were.
+func (m meter) read() (n uint64, rate float64, err error) {
+	last, err := m.count()
+	n = last - m.first
+	return n, float64(n) / time.Since(m.at).Seconds(), err
+}
+
 // rate returns the counts a second since startMeter.
 func (m meter) rate() (float64, error) {
-	last, err := m.count()
-	return float64(last-m.first) / time.Since(m.at).Seconds(), err
+	_, rate, err := m.read()
+	return rate, err
 }
 
 // softirqTime is the time that all cores have spent in softirqs since boot (/proc/stat, in ticks of 10 ms), 0 where it
@@ -291,6 +296,13 @@ func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (Sample,
 
 // ask starts the subject and runs a client at the left end of the cable, with that task, to its end.
 func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err error) {
+	if s.xdp {
+		pass, err := attachPass(r.lab.Left)
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = errors.Join(err, pass.Close()) }()
+	}
 	p, err := r.start(ctx, s, t.Role)
 	if err != nil {
 		return result, err

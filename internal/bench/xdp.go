@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/bpf"
 	"kitnet.dev/kit/loader"
@@ -13,8 +16,9 @@ import (
 // rawBudget is how many frames a poll takes, as many as kit's engine does.
 const rawBudget = 256
 
-// serveRawXDP is AF_XDP without a stack, the floor under kit: the same XDP program and link, but frames are only counted,
-// or sent back with their addresses and ports exchanged; nothing is checked. It waits as kit does by default.
+// serveRawXDP is AF_XDP without a stack, the floor under kit: the same XDP program and link, but frames are only read
+// and counted, sent as they are ready, or sent back with their addresses and ports exchanged; no checksum is. It waits as kit does
+// by default. The subject that does not read them counts descriptors.
 func serveRawXDP(t task, c *counters, ready func()) error {
 	device, err := loader.Open(loader.Config{Interface: t.Interface})
 	if err != nil {
@@ -35,13 +39,25 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		return err
 	}
 	link := links[0]
-	input := func([]byte) {}
-	var sent uint64
+	if t.Role == Transmit {
+		return transmitRaw(link, t, c, ready)
+	}
+	var received, sent uint64
+	input := func([]byte) { received++ }
+	if t.Subject == rawXDP {
+		mine := reader{address: t.Address.Addr().As4(), port: t.Address.Port()}
+		input = func(frame []byte) {
+			if mine.read(frame) {
+				received++
+			}
+		}
+	}
 	if t.Role == Echo {
 		input = func(frame []byte) {
 			if len(frame) < headersLen {
 				return
 			}
+			received++
 			turnRound(frame)
 			if link.Send(frame) {
 				sent++
@@ -55,7 +71,7 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		n := link.Poll(rawBudget, input)
 		if n > 0 || pending {
 			pending = t.Role == Echo && link.Flush()
-			c.Received.Add(uint64(n))
+			c.Received.Store(received)
 			c.Sent.Store(sent)
 			last = time.Now()
 			continue
@@ -68,6 +84,30 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		}
 		last = time.Now()
 	}
+}
+
+// reader reads what any receiver of datagrams has to: the Ethernet type, IPv4's version, protocol and destination, UDP's ports and
+// length, and of the payload the first byte; sum is of what is only read.
+type reader struct {
+	address [4]byte
+	port    uint16
+	sum     uint32
+}
+
+// read says whether a frame is a datagram to the reader.
+func (r *reader) read(frame []byte) bool {
+	if len(frame) <= headersLen {
+		return false
+	}
+	f := (*[headersLen + 1]byte)(frame)
+	udp := f[srcPortAt:headersLen]
+	if binary.BigEndian.Uint16(f[etherLen-2:]) != unix.ETH_P_IP || f[etherLen] != 0x45 || f[protocolAt] != unix.IPPROTO_UDP ||
+		[4]byte(f[destAddrAt:destAddrAt+4]) != r.address || binary.BigEndian.Uint16(udp[2:]) != r.port ||
+		int(binary.BigEndian.Uint16(udp[4:])) > len(frame)-srcPortAt {
+		return false
+	}
+	r.sum += uint32(binary.BigEndian.Uint16(udp)) + uint32(f[headersLen])
+	return true
 }
 
 // turnRound exchanges the Ethernet addresses, IPv4 addresses and UDP ports of a frame without IPv4 options. The checksums

@@ -30,8 +30,10 @@ type Task struct {
 	Interface string         `json:"interface"`
 	Address   netip.AddrPort `json:"address"` // where a subject serves, and whom a client asks
 	Bits      int            `json:"bits"`    // the length of the prefix that the card's network has
+	Peer      netip.AddrPort `json:"peer"`    // to whom a subject transmits
+	PeerMAC   []byte         `json:"peer_mac"`
 	CPU       int            `json:"cpu"`
-	Payload   int            `json:"payload"`  // bytes that a client sends
+	Payload   int            `json:"payload"`  // bytes that a client sends, or a subject that transmits
 	Spin      bool           `json:"spin"`     // whether a client spins
 	Workers   int            `json:"workers"`  // connections that a client has under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
@@ -40,11 +42,12 @@ type Task struct {
 // Role is what a subject does.
 type Role string
 
-// With datagrams a subject counts what it receives, or sends each back. With TCP it reads and throws away, writes all that it
+// With datagrams a subject counts what it receives, sends each back, or sends all that it can. With TCP it reads and throws away, writes all that it
 // can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
+	Transmit      Role = "transmit"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
 	StreamEcho    Role = "stream-echo"
@@ -58,6 +61,8 @@ type Counters struct {
 	_        [56]byte
 	Sent     atomic.Uint64
 	_        [56]byte
+	// Update, if a subject has set it before it was ready, brings the others up to date before they are read.
+	Update func()
 }
 
 // Serve does a subject's work: it calls ready when it can be asked, counts, and returns only on failure.
@@ -88,6 +93,9 @@ func Run(t Task, serve Serve) error {
 	fmt.Println("ready")
 	go func() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			if c.Update != nil {
+				c.Update()
+			}
 			fmt.Println(c.line())
 		}
 		// The process's end gives back all that the subject holds.
