@@ -17,17 +17,20 @@ const (
 	bundleBuffer = 4 << 20
 
 	tcpChecksumAt = 16 // bytes into the TCP header
+	udpChecksumAt = 6  // bytes into the UDP header
+	ipProtocolAt  = 9  // bytes into the IPv4 header
 )
 
-// packetSocket hands TCP segments to the driver in bundles, which the card, or the kernel just above the driver, cuts apart
+// packetSocket hands TCP segments and UDP datagrams to the driver in bundles, which the card, or the kernel just above the driver, cuts apart
 // (packet(7) with PACKET_VNET_HDR). In copy mode AF_XDP costs a buffer, a walk through the driver and a softirq for each
 // frame; this costs them once for some forty. It receives nothing.
 type packetSocket struct {
-	fd    int
-	vnet  virtioNetHeader
-	iov   [2 + mostBundleParts]unix.Iovec
-	msg   unix.Msghdr
-	fault error // why it is not to be used any more
+	fd   int
+	vnet virtioNetHeader
+	iov  [2 + mostBundleParts]unix.Iovec
+	msg  unix.Msghdr
+	// tcpFault and udpFault are why it is not to be used any more.
+	tcpFault, udpFault error
 }
 
 // virtioNetHeader is struct virtio_net_hdr of include/uapi/linux/virtio_net.h, in the machine's byte order. Lengths in bytes.
@@ -39,6 +42,7 @@ type virtioNetHeader struct {
 const (
 	virtioNeedsChecksum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	virtioGSOTCPv4      = 1 // VIRTIO_NET_HDR_GSO_TCPV4
+	virtioGSOUDP        = 5 // VIRTIO_NET_HDR_GSO_UDP_L4, since Linux 6.2
 )
 
 // openPacketSocket needs CAP_NET_RAW, and looks for the interface in the network namespace of the calling thread.
@@ -74,10 +78,12 @@ func (p *packetSocket) close() {
 
 // send hands a bundle to the kernel, which copies it.
 func (p *packetSocket) send(header []byte, network int, payload [][]byte, segment int) error {
-	tcp := network + int(header[network]&0xF)*4
 	p.vnet = virtioNetHeader{
-		flags: virtioNeedsChecksum, gsoType: virtioGSOTCPv4,
-		headerLen: uint16(len(header)), gsoSize: uint16(segment), checksumFrom: uint16(tcp), checksumAt: tcpChecksumAt,
+		flags: virtioNeedsChecksum, gsoType: virtioGSOTCPv4, headerLen: uint16(len(header)), gsoSize: uint16(segment),
+		checksumFrom: uint16(network + int(header[network]&0xF)*4), checksumAt: tcpChecksumAt,
+	}
+	if header[network+ipProtocolAt] == unix.IPPROTO_UDP {
+		p.vnet.gsoType, p.vnet.checksumAt = virtioGSOUDP, udpChecksumAt
 	}
 	p.iov[0] = iovec((*byte)(unsafe.Pointer(&p.vnet)), int(unsafe.Sizeof(p.vnet)))
 	p.iov[1] = iovec(unsafe.SliceData(header), len(header))
@@ -107,22 +113,32 @@ func iovec(base *byte, n int) (v unix.Iovec) {
 	return v
 }
 
-// BundleLimit is the longest IPv4 packet that SendBundle takes now, in bytes; 0 where it takes none. Zero-copy sockets have
-// their own transmit queues, beside which a bundle would overtake frames, and need it least.
-func (l *Link) BundleLimit() int {
-	if l.packet == nil || l.packet.fault != nil {
+// fault is why bundles of a protocol are not to be sent any more.
+func (p *packetSocket) fault(protocol uint8) *error {
+	if protocol == unix.IPPROTO_UDP {
+		return &p.udpFault
+	}
+	return &p.tcpFault
+}
+
+// BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 where it takes none. Zero-copy
+// sockets have their own transmit queues, beside which a bundle would overtake frames, and need it least.
+func (l *Link) BundleLimit(protocol uint8) int {
+	if l.packet == nil || *l.packet.fault(protocol) != nil {
 		return 0
 	}
 	return mostBundle
 }
 
-// SendBundle sends consecutive TCP segments of one connection that differ in nothing but sequence number, payload and
-// checksum, after all that Send has queued. header are the headers of all: Ethernet, from byte network on IPv4 without
-// fragmentation whose total length is the sum of headers and payload, and TCP with the first sequence number, whose checksum
-// field is the pseudo-header's sum, not complemented. payload in at most 64 slices is cut into segments of this many bytes each; the last
-// may be shorter, and has the PSH. The memory is the caller's again on return. It reports false when nothing was sent, and counts why.
+// SendBundle sends consecutive TCP segments of one connection, or UDP datagrams of one pair of sockets, that differ in nothing but
+// sequence number, payload and checksum, after all that Send has queued. header are the headers of all: Ethernet, from byte
+// network on IPv4 without fragmentation whose total length is the sum of headers and payload, and TCP with the first sequence
+// number or UDP with the length of all, whose checksum field is the pseudo-header's sum, not complemented. payload in at most
+// 64 slices is cut into this many bytes each; the last may be shorter, and of segments has the PSH. The memory is the
+// caller's again on return. It reports false when nothing was sent, and counts why.
 func (l *Link) SendBundle(header []byte, network int, payload [][]byte, segment int) bool {
-	if l.BundleLimit() == 0 || len(payload) > mostBundleParts {
+	protocol := header[network+ipProtocolAt]
+	if l.BundleLimit(protocol) == 0 || len(payload) > mostBundleParts {
 		return false
 	}
 	if l.unkicked && l.Flush() {
@@ -141,7 +157,7 @@ func (l *Link) SendBundle(header []byte, network int, payload [][]byte, segment 
 		l.counters.BundleAgain++
 	default: // frames say what is wrong with the interface; a kernel that takes no bundles is not asked twice
 		l.counters.BundleFailed++
-		l.packet.fault = err
+		*l.packet.fault(protocol) = err
 	}
 	return false
 }

@@ -42,7 +42,7 @@ func TestBundle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, netlab.Options{Left: netlab.Side{Offloads: offloads}}, Config{})
 			l := r.device.Links()[0]
-			require.Equal(t, 65535, l.BundleLimit())
+			require.Equal(t, 65535, l.BundleLimit(unix.IPPROTO_TCP))
 			heard := r.listenRaw()
 			payload := make([]byte, 20*1448+100)
 			for i := range payload {
@@ -83,6 +83,37 @@ func TestBundle(t *testing.T) {
 	}
 }
 
+// Datagrams in one piece arrive as datagrams, each with its length and checksum.
+func TestBundleOfDatagrams(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	l := r.device.Links()[0]
+	heard := r.listenRaw()
+	payload := make([]byte, 9*100+7)
+	for i := range payload {
+		payload[i] = byte(i)
+	}
+	header := r.datagram(9, payload)[:14+20+8]
+	pseudo := uint32(unix.IPPROTO_UDP) + uint32(8+len(payload))
+	for i := 26; i < 34; i += 2 {
+		pseudo += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	for pseudo > 0xFFFF {
+		pseudo = pseudo>>16 + pseudo&0xFFFF
+	}
+	binary.BigEndian.PutUint16(header[14+20+6:], uint16(pseudo))
+	if !l.SendBundle(header, 14, [][]byte{payload[:150], payload[150:]}, 100) {
+		require.Zero(t, l.BundleLimit(unix.IPPROTO_UDP), "a kernel before 6.2 has none, and is not asked again")
+		require.NotZero(t, l.BundleLimit(unix.IPPROTO_TCP))
+		return
+	}
+	for n := 0; n < len(payload); n += 100 {
+		part := payload[n:min(n+100, len(payload))]
+		require.Equal(t, r.datagram(9, part)[34:42+len(part)], heard()[34:], "ports, length, checksum and payload")
+	}
+	require.Equal(t, uint64(10), l.Counters().TxFrames)
+	require.Equal(t, uint64(10*42+len(payload)), l.Counters().TxBytes)
+}
+
 // listenRaw hears all frames that arrive at the right end.
 func (r *rig) listenRaw() (next func() []byte) {
 	var fd int
@@ -121,7 +152,7 @@ func TestBundleRefused(t *testing.T) {
 	r.change(r.lab.Left, (*netlink.Handle).LinkSetUp)
 	require.False(t, l.SendBundle(bad, 14, payload, 0), "no segment size")
 	require.Equal(t, uint64(1), l.Counters().BundleFailed)
-	require.Zero(t, l.BundleLimit())
+	require.Zero(t, l.BundleLimit(unix.IPPROTO_TCP))
 	require.False(t, l.SendBundle(bad, 14, payload, 1448))
 	require.Equal(t, uint64(1), l.Counters().BundleFailed)
 }

@@ -179,6 +179,10 @@ func TestNothingAllocates(t *testing.T) {
 			out[n] = Message{Buf: []byte(pattern(1472))}
 		}
 		wantNoAllocs(t, "connected", send)
+		link := &bundleHose{hose: q.link}
+		q.e.bundle.link = link
+		wantNoAllocs(t, "in bundles", send)
+		require.NotZero(t, link.bundles)
 		for n := range out {
 			out[n].Buf = []byte(pattern(5000))
 		}

@@ -209,6 +209,12 @@ func (e *Engine) emitHalf(h *half) (more bool) {
 			break
 		}
 		m.get(rec)
+		if e.bundle.link != nil && h.d.proto == wire.ProtocolUDP && n+bundleDatagrams <= emitBudget {
+			if sent := e.emitBundle(h, &m, r); sent > 0 {
+				n += sent - 1
+				continue
+			}
+		}
 		var res outcome
 		if h.d.proto == wire.ProtocolUDP {
 			res = e.emitUDP(h, &m, rec[outRecord:], &h.cut)

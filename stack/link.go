@@ -43,15 +43,16 @@ type Link interface {
 	PartialChecksums() bool
 }
 
-// A Bundler is a Link that can also take consecutive TCP segments of one connection in one piece and have them cut apart below,
-// which costs less than a frame for each. loader's link is one in copy mode.
+// A Bundler is a Link that can also take consecutive TCP segments of one connection, or UDP datagrams of one length from one socket
+// to one other, in one piece and have them cut apart below, which costs less than a frame for each. loader's link is one in copy
+// mode.
 type Bundler interface {
 	Link
-	// BundleLimit is the longest IPv4 packet that SendBundle takes now, in bytes; 0 when it takes none.
-	BundleLimit() int
-	// SendBundle sends segments, after all that Send has queued. header are their headers, from Ethernet on, with IPv4 from
-	// byte network on, as one packet would have them that holds the whole payload, the TCP checksum being the pseudo-header's
-	// sum, not complemented. payload, in at most 64 slices, is cut into this many bytes a segment; the last may be shorter and
-	// is the only one with the PSH. It reports false when nothing was sent. Nothing is kept.
+	// BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 when it takes none.
+	BundleLimit(protocol uint8) int
+	// SendBundle sends segments or datagrams, after all that Send has queued. header are their headers, from Ethernet on, with
+	// IPv4 from byte network on, as one packet would have them that holds the whole payload, the TCP or UDP checksum being
+	// the pseudo-header's sum, not complemented. payload, in at most 64 slices, is cut into this many bytes each; the last may
+	// be shorter, and of segments is the only one with the PSH. It reports false when nothing was sent. Nothing is kept.
 	SendBundle(header []byte, network int, payload [][]byte, segment int) bool
 }

@@ -94,8 +94,8 @@ const (
 	bundleParts = 64
 )
 
-// A bundle gathers the segments that a connection emits one behind the other, for a link that takes them in one piece. It is empty
-// but while a connection emits: what it points to is the memory of the connection's ring.
+// A bundle gathers the segments that a connection emits one behind the other, or a socket's datagrams (bundleudp.go), for a link that takes
+// them in one piece. It is empty but while one emits: what it points to is the memory of the connection's or the socket's ring.
 type bundle struct {
 	link    Bundler // nil: the link is none
 	refused uint64  // the step in which it had no room: for the rest of it there are frames
@@ -150,7 +150,7 @@ func (w *segmentWriter) bundles(b *bundle) bool {
 	if w.dest == nil || w.dest.kind != destNeighbour || !w.dest.neigh.fresh() || w.dest.locked || e.tapping.tap != nil || b.refused == e.steps {
 		return false
 	}
-	b.limit = b.link.BundleLimit()
+	b.limit = b.link.BundleLimit(uint8(wire.ProtocolTCP))
 	return b.limit > 0
 }
 
@@ -222,15 +222,7 @@ func (w *segmentWriter) sendBundle(b *bundle) bool {
 	wire.PutTCP(segment, w.tcpFields(&b.first, options, b.bytes), 0)
 	wire.TCP(segment).PutPartialChecksum(w.id.Local, w.id.Remote, wire.TCPLen+options+b.bytes)
 	w.putIPv4(ip, &b.first, headers+b.bytes)
-	if !b.link.SendBundle(h, network, b.parts[:b.nparts], b.segment) {
-		b.refused = e.steps
-		return false
-	}
-	e.stats.Output += uint64(b.n)
-	e.stats.Sent += uint64(b.n)
-	e.stats.TxFrames += uint64(b.n)
-	e.stats.TxBytes += uint64(b.n*len(h) + b.bytes)
-	return true
+	return e.giveBundle(h, network)
 }
 
 // cut sends the first segment of the bundle in a frame.

@@ -138,7 +138,7 @@ type bundleHose struct {
 	bundles int
 }
 
-func (*bundleHose) BundleLimit() int { return 65535 }
+func (*bundleHose) BundleLimit(uint8) int { return 65535 }
 
 func (h *bundleHose) SendBundle(header []byte, network int, payload [][]byte, segment int) bool {
 	h.bundles++

@@ -252,6 +252,20 @@ func (r *ChainReader) Peek() []byte {
 // Advance steps over the record that Peek returned. See Reader.Advance.
 func (r *ChainReader) Advance() { r.cur.Advance() }
 
+// PeekOn is Peek that finds nothing where Rewind could not come back from.
+func (r *ChainReader) PeekOn() []byte {
+	if r.cur.shared == nil {
+		return nil
+	}
+	return r.cur.Peek()
+}
+
+// Mark returns where the reader is, for Rewind.
+func (r *ChainReader) Mark() uint64 { return r.cur.pos }
+
+// Rewind goes back to a Mark. Neither Peek nor Release was called since.
+func (r *ChainReader) Rewind(mark uint64) { r.cur.pos, r.cur.next = mark, mark }
+
 // Release gives the room of all records passed back to the writer, at the cost
 // of one store.
 func (r *ChainReader) Release() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"weak"
 
@@ -155,4 +156,46 @@ func TestChainDoesNotAllocateOnceGrown(t *testing.T) {
 	round()
 	round()
 	require.Zero(t, testing.AllocsPerRun(100, round))
+}
+
+// A reader looks ahead within a ring, and comes back.
+func TestChainRewinds(t *testing.T) {
+	c := ring.NewChain(1 << 16)
+	w, r := c.Writer(), c.Reader()
+	if r.PeekOn() != nil {
+		t.Fatal("a record where nothing was written")
+	}
+	for i := range 20 {
+		copy(w.Reserve(200), fmt.Sprint("record ", i))
+		w.Commit(200)
+	}
+	w.Publish()
+	want := func(b []byte, n int) {
+		t.Helper()
+		if b == nil || !strings.HasPrefix(string(b), fmt.Sprint("record ", n, "\x00")) {
+			t.Fatalf("record %d: %q", n, b)
+		}
+	}
+	for i := 0; i < 20; {
+		want(r.Peek(), i)
+		mark, ahead := r.Mark(), 0
+		for b := r.PeekOn(); b != nil; b = r.PeekOn() {
+			want(b, i+ahead)
+			ahead++
+			r.Advance()
+		}
+		if ahead == 0 || i == 0 && ahead == 20 {
+			t.Fatal("it looked ahead over", ahead)
+		}
+		r.Rewind(mark)
+		want(r.PeekOn(), i)
+		r.Advance()
+		i++
+		if i%3 == 0 {
+			r.Release()
+		}
+	}
+	if r.PeekOn() != nil || r.Peek() != nil {
+		t.Fatal("a record beyond the last")
+	}
 }

@@ -99,3 +99,10 @@ func PutUDP(b []byte, f *UDPFields, payloadSum uint16) {
 	put16(b[4:], uint16(length))
 	put16(b[6:], udpField(fold32(v)))
 }
+
+// PutPartialChecksum puts the sum of the pseudo-header alone, with the length that
+// stands in the header, into the checksum field, not complemented, for who computes
+// the rest further down (CHECKSUM_PARTIAL, include/linux/skbuff.h).
+func (u UDP) PutPartialChecksum(src, dst Addr) {
+	put16(u[6:], PseudoSum(src, dst, ProtocolUDP, int(get16(u[4:]))))
+}

@@ -106,7 +106,7 @@ var linkFigures = []figure[loader.Counters]{
 	{"kick_down", "Of these, answered ENETDOWN: the card is down and the frames wait.", false, func(l *loader.Counters) uint64 { return l.KickDown }},
 	{"kick_failed", "Of these, answered any other error.", false, func(l *loader.Counters) uint64 { return l.KickFailed }},
 	{"fill_kicks", "System calls that made the driver look at the fill ring, or polled the card.", false, func(l *loader.Counters) uint64 { return l.FillKicks }},
-	{"bundles", "Runs of TCP segments that the kernel or the card cut apart; the segments count as tx_frames, without completions.", false, func(l *loader.Counters) uint64 { return l.Bundles }},
+	{"bundles", "Runs of TCP segments or UDP datagrams that the kernel or the card cut apart; these count as tx_frames, without completions.", false, func(l *loader.Counters) uint64 { return l.Bundles }},
 	{"bundle_again", "Bundles that found no room, so that their segments were sent one by one.", false, func(l *loader.Counters) uint64 { return l.BundleAgain }},
 	{"bundle_failed", "Bundles that failed for good: all segments are sent one by one since.", false, func(l *loader.Counters) uint64 { return l.BundleFailed }},
 	{"sleeps", "Waits that went to sleep.", false, func(l *loader.Counters) uint64 { return l.Sleeps }},
