@@ -138,6 +138,26 @@ func (r *rig) listenRaw() (next func() []byte) {
 	}
 }
 
+// A bundle behind a VLAN tag is cut like any other.
+func TestBundleWithTag(t *testing.T) {
+	r := newRig(t, netlab.Options{}, Config{})
+	l := r.device.Links()[0]
+	heard := r.listenRaw()
+	payload := make([]byte, 5000)
+	for i := range payload {
+		payload[i] = byte(i)
+	}
+	header := r.bundleHeader(len(payload))
+	header = append(header[:12:12], append([]byte{0x81, 0, 0, 5}, header[12:]...)...)
+	require.True(t, l.SendBundle(header, 18, [][]byte{payload}, 1448))
+	for n := 0; n < len(payload); n += 1448 {
+		f := heard() // without the tag, which the kernel takes off
+		ip := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeIPv4)
+		require.NotNil(t, ip, "% x", f)
+		require.Equal(t, payload[n:min(n+1448, len(payload))], ip.LayerPayload()[20:])
+	}
+}
+
 // What the kernel does not take is counted, and nothing is tried a second time after an error that stays.
 func TestBundleRefused(t *testing.T) {
 	r := newRig(t, netlab.Options{}, Config{})
