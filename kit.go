@@ -43,7 +43,8 @@ type Config struct {
 	Logger *slog.Logger   // nil: silent
 
 	// Others are further cards of the same stack. Routes choose the card by which a packet leaves; a socket bound to one
-	// address hears that one only; what is sent to an address of another card of ours never leaves the stack.
+	// address hears that one only; what is sent to an address of another card of ours never leaves the stack. An address that the
+	// kernel moves from one shared card to another is deaf to sockets that were bound before.
 	Others []CardConfig
 
 	// OnConflict is told when another host claims an owned address; OnError when the card is gone for good. They are called
@@ -106,14 +107,14 @@ func (k *Kit) open(cfg Config) error {
 	var err error
 	if k.ports == nil {
 		if k.sockets, err = kernel.NewSockets(); err != nil {
-			return err
+			k.log.Info("Fallback opens the kernel's sockets in the namespace of whichever thread asks", "reason", err)
 		}
 	}
 	k.stack.Start()
 	k.Kit = socketapi.New(k.stack)
 	if k.ports != nil {
 		k.Net().SetKernel(k.ports)
-	} else {
+	} else if k.sockets != nil {
 		k.Net().SetKernel(k.sockets)
 	}
 	for _, c := range k.cards {

@@ -122,11 +122,16 @@ func (p *Ports) unshare(s *share) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.released = true
-	if s.users > 0 && s.at.proto == wire.ProtocolTCP {
+	if s.users > 0 {
 		c, err := s.socket.SyscallConn()
 		if err == nil {
 			err = errors.Join(err, c.Control(func(fd uintptr) {
-				err = unix.Shutdown(int(fd), unix.SHUT_RD)
+				if s.at.proto == wire.ProtocolTCP {
+					err = unix.Shutdown(int(fd), unix.SHUT_RD)
+				} else { // what still comes is read by nobody
+					prog := unix.SockFprog{Len: uint16(len(dropAll)), Filter: &dropAll[0]}
+					err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
+				}
 				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
 			}))

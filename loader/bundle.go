@@ -99,7 +99,7 @@ func (p *packetSocket) send(header []byte, network int, payload [][]byte, segmen
 	}
 	p.msg.Iov = &p.iov[0]
 	p.msg.SetIovlen(n)
-	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(p.fd), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_DONTWAIT)
+	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(p.fd), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_DONTWAIT)
 	clear(p.iov[1:n]) // holds on to nobody's memory
 	if errno != 0 {
 		return errno
@@ -121,8 +121,22 @@ func (p *packetSocket) fault(protocol uint8) *error {
 	return &p.tcpFault
 }
 
-// BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 where it takes none. Zero-copy
-// sockets have their own transmit queues, beside which a bundle would overtake frames, and need it least.
+// bundles says why no bundles may be sent: frames go by a transmit queue of their number, past the queueing discipline, and must not
+// overtake bundles nor be overtaken.
+func (d *Device) bundles() error {
+	if d.info.TxQueues != 1 {
+		return fmt.Errorf("%d transmit queues, of which the kernel would choose another than the frames'", d.info.TxQueues)
+	}
+	kind, err := d.card.qdisc()
+	if err == nil && kind != noQueue {
+		err = fmt.Errorf("the queueing discipline %s, which frames go past", kind)
+	}
+	return err
+}
+
+// BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 where it takes none: with
+// zero-copy, which has transmit queues of its own and needs it least, on a card with several transmit queues, and where a queueing
+// discipline other than noqueue stood between when the device was opened. Frames and bundles would overtake each other there.
 func (l *Link) BundleLimit(protocol uint8) int {
 	if l.packet == nil || *l.packet.fault(protocol) != nil {
 		return 0

@@ -138,6 +138,22 @@ func (r *rig) listenRaw() (next func() []byte) {
 	}
 }
 
+// There are no bundles where frames and they could overtake each other.
+func TestNoBundlesWhereOrderWouldSuffer(t *testing.T) {
+	r := newRig(t, netlab.Options{Queues: 2}, Config{})
+	for _, l := range r.device.Links() {
+		require.Zero(t, l.BundleLimit(unix.IPPROTO_TCP))
+	}
+	require.Contains(t, r.log.String(), "2 transmit queues")
+
+	r = newClosedRig(t, netlab.Options{})
+	out, err := r.lab.Left.Run(t.Context(), "tc", "qdisc", "add", "dev", r.lab.Left.Interface(), "root", "pfifo", "limit", "10")
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, r.open(Config{}))
+	require.Zero(t, r.device.Links()[0].BundleLimit(unix.IPPROTO_UDP))
+	require.Contains(t, r.log.String(), "queueing discipline pfifo")
+}
+
 // A bundle behind a VLAN tag is cut like any other.
 func TestBundleWithTag(t *testing.T) {
 	r := newRig(t, netlab.Options{}, Config{})

@@ -279,3 +279,20 @@ func partialChecksums(driver string, attached AttachMode) bool {
 	}
 	return false
 }
+
+// noQueue is the queueing discipline that is none.
+const noQueue = "noqueue"
+
+// qdisc is the name of the interface's root queueing discipline.
+func (c *card) qdisc() (string, error) {
+	list, err := c.links.QdiscList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: c.index}})
+	if err != nil {
+		return "", fmt.Errorf("read the queueing discipline: %w", err)
+	}
+	for _, q := range list {
+		if q.Attrs().Parent == netlink.HANDLE_ROOT {
+			return q.Type(), nil
+		}
+	}
+	return "", errors.New("the queueing discipline is unknown")
+}

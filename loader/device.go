@@ -222,8 +222,11 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 		return err
 	}
 	if canSend && lc.copies {
-		if q.link.packet, err = openPacketSocket(d.card.index); err != nil {
-			d.log.Info("TCP segments are sent one by one", "queue", number, "reason", err)
+		if err = d.bundles(); err == nil {
+			q.link.packet, err = openPacketSocket(d.card.index)
+		}
+		if err != nil {
+			d.log.Info("segments and datagrams are sent one by one", "queue", number, "reason", err)
 		}
 	}
 	if err := d.program.steer(number, q.socket.fd); err != nil {

@@ -145,7 +145,7 @@ var optionRows = []row{
 		s := w.near.udp()
 		long := string(make([]byte, 3000))
 		for _, o := range []struct{ set, get int }{
-			{IP_PMTUDISC_DO, IP_PMTUDISC_DO}, {IP_PMTUDISC_PROBE, IP_PMTUDISC_DO}, {IP_PMTUDISC_WANT, IP_PMTUDISC_WANT},
+			{IP_PMTUDISC_DO, IP_PMTUDISC_DO}, {IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE}, {IP_PMTUDISC_WANT, IP_PMTUDISC_WANT},
 			{IP_PMTUDISC_DONT, IP_PMTUDISC_WANT},
 		} {
 			require.NoError(t, w.near.SetSockOptInt(s, IPPROTO_IP, IP_MTU_DISCOVER, o.set))

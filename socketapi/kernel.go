@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -65,22 +66,60 @@ func (n *Net) whyKernel(proto wire.Protocol, from netip.Addr, to netip.AddrPort)
 		}
 		return "destination " + dst.String() + " is the kernel's"
 	}
-	_, err := n.stack.SourceTo(dst)
-	switch {
-	case err == syscall.ENETUNREACH:
+	source, err := n.stack.SourceTo(dst)
+	if err == syscall.ENETUNREACH {
 		return "no route of kit leads to " + dst.String()
-	case err == nil && n.isKernels(dst):
-		return "destination " + dst.String() + " is the kernel's"
+	}
+	if err == nil {
+		if i := n.stack.Owner(source); i != nil && i.Mode() == stack.Owned && n.isKernels(dst) {
+			return "destination " + dst.String() + " is the kernel's"
+		}
 	}
 	return ""
 }
 
-// isKernels reports whether the kernel has an address that the stack takes for another host's: what is sent to it over the card does
-// not come back. With shared addresses the routes know that.
+// kernelAddrs remembers for a second what isKernels found out, which takes the kernel several system calls.
+type kernelAddrs struct {
+	mu    sync.Mutex
+	known map[netip.Addr]kernelAddr
+}
+
+type kernelAddr struct {
+	its   bool
+	until time.Time
+}
+
+const (
+	kernelAddrLife  = time.Second
+	mostKernelAddrs = 4096
+)
+
+// isKernels reports whether the kernel has an address that the stack takes for another host's, by an owned card: what is sent to it
+// over that does not come back. With shared addresses the routes know that.
 func (n *Net) isKernels(a netip.Addr) bool {
-	if i := n.stack.Interfaces()[0]; i.Mode() != stack.Owned || n.stack.IsBroadcast(a) || a.IsMulticast() {
+	if n.stack.IsBroadcast(a) || a.IsMulticast() {
 		return false
 	}
+	now := time.Now()
+	k := &n.kernelAddrs
+	k.mu.Lock()
+	known, ok := k.known[a]
+	k.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return known.its
+	}
+	its := n.askKernel(a)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.known == nil || len(k.known) >= mostKernelAddrs {
+		k.known = make(map[netip.Addr]kernelAddr)
+	}
+	k.known[a] = kernelAddr{its, now.Add(kernelAddrLife)}
+	return its
+}
+
+// askKernel has the kernel choose a source address for a: its own addresses are their own.
+func (n *Net) askKernel(a netip.Addr) bool {
 	fd, err := n.kernel.Socket(AF_INET, SOCK_DGRAM)
 	if err != nil {
 		return false

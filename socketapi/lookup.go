@@ -77,6 +77,12 @@ func (k *Kit) GetHostByName(name string) (*HostEnt, error) {
 	ctx, r := context.Background(), k.names.get()
 	addrs, err := r.LookupNetIP(ctx, "ip4", name)
 	if err != nil {
+		// The resolver says the same of a name that is not there and of one with addresses of IPv6 only.
+		if reason := reasonOf(err); reason == HOST_NOT_FOUND {
+			if _, err6 := r.LookupNetIP(ctx, "ip6", name); err6 == nil {
+				return nil, fmt.Errorf("get host %s: %w (%w)", name, NO_DATA, err)
+			}
+		}
 		return nil, hostError("get host", name, err)
 	}
 	h := &HostEnt{Name: name}
@@ -115,6 +121,9 @@ func (k *Kit) GetHostName() (string, error) { return os.Hostname() }
 // GetServByName finds a service's port, such as 80 for "http". proto is "tcp", "udp", or "" for the first of the two that has it.
 // ENOENT: there is no such service.
 func (k *Kit) GetServByName(name, proto string) (*ServEnt, error) {
+	if strings.Trim(name, "0123456789") == "" {
+		return nil, fmt.Errorf("get service %q: %w: that is no name", name, syscall.ENOENT)
+	}
 	protos := []string{proto}
 	if proto == "" {
 		protos = []string{"tcp", "udp"}
@@ -132,17 +141,20 @@ func (k *Kit) GetServByName(name, proto string) (*ServEnt, error) {
 
 // hostError puts a HostError in front of what the resolver says.
 func hostError(what, name string, err error) error {
-	reason := NO_RECOVERY
+	return fmt.Errorf("%s %s: %w (%w)", what, name, reasonOf(err), err)
+}
+
+func reasonOf(err error) HostError {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		switch {
 		case dns.IsNotFound:
-			reason = HOST_NOT_FOUND
+			return HOST_NOT_FOUND
 		case dns.IsTimeout, dns.IsTemporary:
-			reason = TRY_AGAIN
+			return TRY_AGAIN
 		}
 	}
-	return fmt.Errorf("%s %s: %w (%w)", what, name, reason, err)
+	return NO_RECOVERY
 }
 
 // Resolver returns a resolver whose queries go by this Net: to these name servers in turn, or without any to those of

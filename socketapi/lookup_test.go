@@ -19,7 +19,7 @@ func TestLookUp(t *testing.T) {
 	w := openStacks(t, true)
 	names := map[string][]netip.Addr{
 		"one.test.": {netip.MustParseAddr("192.0.2.1")}, "two.test.": {netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")},
-		"empty.test.": nil, "far.test.": {w.far.cards[0]},
+		"empty.test.": nil, "six.test.": {netip.MustParseAddr("2001:db8::6")}, "far.test.": {w.far.cards[0]},
 	}
 	pc, err := w.far.goNet().ListenPacket("udp", ":53")
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestLookUp(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &HostEnt{Name: "two.test", Aliases: []string{}, Addrs: names["two.test."][1:]}, h)
 
-	for name, reason := range map[string]HostError{"none.test.": HOST_NOT_FOUND, "empty.test.": HOST_NOT_FOUND, "2001:db8::1": NO_DATA} {
+	for name, reason := range map[string]HostError{"none.test.": HOST_NOT_FOUND, "empty.test.": HOST_NOT_FOUND, "six.test.": NO_DATA, "2001:db8::1": NO_DATA} {
 		_, err = k.GetHostByName(name)
 		require.ErrorIs(t, err, reason, name)
 	}
@@ -91,6 +91,10 @@ func TestLookUpWithoutServer(t *testing.T) {
 	require.Equal(t, &ServEnt{Name: "domain", Port: 53, Proto: "tcp"}, s)
 	_, err = k.GetServByName("no-such-service", "")
 	require.ErrorIs(t, err, syscall.ENOENT)
+	for _, number := range []string{"80", ""} {
+		_, err = k.GetServByName(number, "tcp")
+		require.ErrorIs(t, err, syscall.ENOENT)
+	}
 	_, err = k.GetServByName("http", "sctp")
 	require.ErrorIs(t, err, syscall.EPROTONOSUPPORT)
 

@@ -32,6 +32,7 @@ import (
 type Net struct {
 	stack  *stack.Stack
 	kernel Kernel // for Fallback
+	kernelAddrs
 }
 
 // NewNet returns a Net on s, which stays the caller's.

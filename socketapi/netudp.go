@@ -172,6 +172,7 @@ next:
 		_ = s.d.SetTTL(like.TTL()) // what another socket has is no error
 		s.d.SetTOS(like.TOS())
 		s.d.SetFragment(like.Fragment())
+		s.d.SetProbe(like.Probe())
 		sockets = append(sockets[:len(sockets):len(sockets)], s)
 	}
 	if len(sockets) > had {

@@ -110,8 +110,11 @@ var datagramOptions = []option{
 		func(s *socket, v int64) error { s.d.SetBroadcast(v != 0); return nil }},
 	{IPPROTO_IP, IP_MTU_DISCOVER, integer,
 		func(s *socket) int64 {
-			if s.d.Fragment() {
+			switch {
+			case s.d.Fragment():
 				return IP_PMTUDISC_WANT
+			case s.d.Probe():
+				return IP_PMTUDISC_PROBE
 			}
 			return IP_PMTUDISC_DO
 		},
@@ -120,6 +123,7 @@ var datagramOptions = []option{
 				return syscall.EINVAL
 			}
 			s.d.SetFragment(v <= IP_PMTUDISC_WANT)
+			s.d.SetProbe(v == IP_PMTUDISC_PROBE)
 			return nil
 		}},
 }
@@ -151,8 +155,9 @@ func takeError(s *socket) int64 {
 //	            SO_ERROR      integer  get only: the waiting error, an errno, which is then cleared
 //	IPPROTO_IP  IP_TTL        integer  time to live of what is sent, 1 to 255
 //	            IP_TOS        integer  type of service of what is sent, 0 to 255; on a stream its last two bits are TCP's
-//	            IP_MTU_DISCOVER  integer  datagrams: IP_PMTUDISC_DO or IP_PMTUDISC_PROBE, and one that is longer than the path's MTU is
-//	                                   dropped; IP_PMTUDISC_WANT, as from the start, or IP_PMTUDISC_DONT, and it leaves in fragments
+//	            IP_MTU_DISCOVER  integer  datagrams: IP_PMTUDISC_DO, and one that is longer than the path's MTU is dropped;
+//	                                   IP_PMTUDISC_PROBE, than the card's MTU, whatever ICMP has told;
+//	                                   IP_PMTUDISC_WANT, as from the start, or IP_PMTUDISC_DONT, and it leaves in fragments
 //	IPPROTO_TCP TCP_NODELAY       boolean  small segments leave at once (Nagle's algorithm is off)
 //	            TCP_CORK          boolean  segments that are not full wait, for 200 ms at most
 //	            TCP_QUICKACK      boolean  every segment is acknowledged at once

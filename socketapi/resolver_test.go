@@ -53,7 +53,7 @@ func answerOf(question []byte, names map[string][]netip.Addr) ([]byte, bool) {
 	if q.Type == dnsmessage.TypePTR {
 		for name, as := range names {
 			for _, a := range as {
-				if q.Name.String() == reverse(a) {
+				if a.Is4() && q.Name.String() == reverse(a) {
 					m.RCode = dnsmessage.RCodeSuccess
 					m.Answers = append(m.Answers, dnsmessage.Resource{
 						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
@@ -64,7 +64,13 @@ func answerOf(question []byte, names map[string][]netip.Addr) ([]byte, bool) {
 		}
 	}
 	for _, a := range addrs {
-		if q.Type == dnsmessage.TypeA {
+		if q.Type == dnsmessage.TypeAAAA && a.Is6() {
+			m.Answers = append(m.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+				Body:   &dnsmessage.AAAAResource{AAAA: a.As16()},
+			})
+		}
+		if q.Type == dnsmessage.TypeA && a.Is4() {
 			m.Answers = append(m.Answers, dnsmessage.Resource{
 				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
 				Body:   &dnsmessage.AResource{A: a.As4()},

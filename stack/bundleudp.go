@@ -19,7 +19,7 @@ func (e *Engine) emitBundle(h *half, m *outgoing, r *ring.ChainReader) int {
 	const headers = wire.IPv4Len + wire.UDPLen
 	b := &e.bundle
 	limit := b.link.BundleLimit(uint8(wire.ProtocolUDP)) - headers
-	if limit <= 0 || h.cut.off > 0 || e.tapping.tap != nil || b.refused == e.steps {
+	if limit <= 0 || h.cut.off > 0 || e.tapping.tap != nil || e.stuck || b.refused == e.steps {
 		return 0
 	}
 	d := e.dest(m.dst)

@@ -33,6 +33,7 @@ type Datagram struct {
 	ttl, tos    atomic.Uint32
 	noBroadcast atomic.Bool
 	whole       atomic.Bool // never in fragments
+	probe       atomic.Bool // whatever ICMP told of the path
 	reuseAddr   atomic.Bool
 	rcvbuf      atomic.Int64
 	sndbuf      atomic.Int64

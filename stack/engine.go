@@ -45,6 +45,7 @@ type Engine struct {
 	outLen    int
 	handed    []byte // allocFrame's next answer
 	unflushed bool
+	stuck     bool    // the last flush left frames behind
 	full      bool    // this step flushed and the transmit ring stayed full
 	unread    []*half // have records to publish
 	senders   []*half // have records to send

@@ -54,6 +54,13 @@ func (d *Datagram) Broadcast() bool { return !d.noBroadcast.Load() }
 // dropped (DropTooLong), for protocols that look for the path's MTU themselves (RFC 8899 §3).
 func (d *Datagram) SetFragment(on bool) { d.whole.Store(!on) }
 
+// SetProbe makes datagrams that may not leave in fragments leave where the card carries them, whatever ICMP has told of the path: an error
+// can be forged, and a protocol that probes finds out by itself (RFC 8899 §4.6, IP_PMTUDISC_PROBE).
+func (d *Datagram) SetProbe(on bool) { d.probe.Store(on) }
+
+// Probe is what SetProbe set.
+func (d *Datagram) Probe() bool { return d.probe.Load() }
+
 // Fragment is what SetFragment set.
 func (d *Datagram) Fragment() bool { return !d.whole.Load() }
 

@@ -132,7 +132,8 @@ func (e *Engine) sendFrame(f []byte) {
 }
 
 func (e *Engine) flush() {
-	e.unflushed = e.link.Flush()
+	e.stuck = e.link.Flush()
+	e.unflushed = e.stuck
 }
 
 // answer sends the received frame back to where it came from, cut to n bytes, and says what became of it. The destination
@@ -187,7 +188,8 @@ func (e *Engine) sendPacket(d *dest, f *wire.IPv4Fields, payload []byte, c *cut)
 	if res != outReady {
 		return res
 	}
-	if f.TotalLength, f.DF = n, !d.locked; d.locked {
+	f.TotalLength = n
+	if f.DF = f.DF || !d.locked; !f.DF {
 		f.ID = e.nextID(f.Src, f.Dst, f.Protocol)
 	}
 	wire.PutIPv4(b, f)

@@ -139,6 +139,7 @@ func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
 		}
 	}
 	b.first = *s
+	b.first.Payload, b.first.Wrapped = nil, nil // they are in parts
 	b.segment = s.PayloadLen()
 	b.add(s)
 	return gathered
@@ -147,7 +148,7 @@ func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
 // bundles tells whether segments may go to the destination in bundles now. A tap is to see each of them.
 func (w *segmentWriter) bundles(b *bundle) bool {
 	e := w.e
-	if w.dest == nil || w.dest.kind != destNeighbour || !w.dest.neigh.fresh() || w.dest.locked || e.tapping.tap != nil || b.refused == e.steps {
+	if w.dest == nil || w.dest.kind != destNeighbour || !w.dest.neigh.fresh() || w.dest.locked || e.tapping.tap != nil || e.stuck || b.refused == e.steps {
 		return false
 	}
 	b.limit = b.link.BundleLimit(uint8(wire.ProtocolTCP))
@@ -203,7 +204,6 @@ func (w *segmentWriter) finish() {
 func (b *bundle) empty() {
 	clear(b.parts[:b.nparts])
 	b.n, b.bytes, b.nparts = 0, 0, 0
-	b.first.Payload, b.first.Wrapped = nil, nil
 }
 
 // sendBundle gives the link the bundle. It reports false when the link did not take it.

@@ -85,6 +85,8 @@ func TestBundlesThatAreRefused(t *testing.T) {
 	require.Zero(t, p.wire.End(0).Stats().Bundles)
 	require.Zero(t, p.a.Stats().TxDrops[DropTransmitFull])
 
+	haul(t, linktest.Config{BundlesRefused: true}, 65535, 4<<20, []int{5000}) // some begin where the ring ends
+
 	frames, p = haul(t, linktest.Config{Ring: 8}, 65535, 1<<18, []int{1 << 17})
 	require.NotZero(t, p.wire.End(0).Stats().Bundles, "smaller ones fit")
 	require.Zero(t, p.a.Stats().TxDrops[DropTransmitFull])

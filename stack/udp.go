@@ -90,8 +90,9 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 		src = d.source
 	}
 	n := wire.IPv4Len + wire.UDPLen + len(payload)
-	if n > d.mtu || c.off > 0 {
-		if h.d.whole.Load() && c.off == 0 {
+	whole := h.d.whole.Load()
+	if (n > d.mtu || c.off > 0) && !(whole && c.off == 0 && n <= e.probeMTU(h, d)) {
+		if whole && c.off == 0 {
 			_, res := e.refuse(DropTooLong)
 			return e.emitFailed(h, d, res)
 		}
@@ -106,14 +107,22 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 		Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: len(payload),
 	}, sum)
 	f := wire.IPv4Fields{
-		TOS: m.tos, TotalLength: n, DF: !d.locked, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
+		TOS: m.tos, TotalLength: n, DF: !d.locked || whole, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
 	}
-	if d.locked {
+	if !f.DF {
 		f.ID = e.nextID(src, m.dst, wire.ProtocolUDP)
 	}
 	wire.PutIPv4(b, &f)
 	e.commit()
 	return outReady
+}
+
+// probeMTU is the longest packet that a socket sends to d without fragments.
+func (e *Engine) probeMTU(h *half, d *dest) int {
+	if h.d.probe.Load() && d.kind == destNeighbour {
+		return e.mtuBehind(d.neigh.headerLen)
+	}
+	return d.mtu
 }
 
 // emitLongUDP sends a datagram in fragments, made from a copy with its UDP header in front.
@@ -136,11 +145,12 @@ func (e *Engine) emitICMP(h *half, m *outgoing, payload []byte, c *cut) outcome 
 	b := wire.ICMP(e.scratchBuffer()[:copy(e.scratchBuffer(), payload)])
 	b.SetID(h.localPort)
 	b.SetChecksum()
-	if wire.IPv4Len+len(b) > d.mtu && h.d.whole.Load() && c.off == 0 {
+	whole := h.d.whole.Load()
+	if wire.IPv4Len+len(b) > d.mtu && whole && c.off == 0 {
 		_, res := e.refuse(DropTooLong)
 		return e.emitFailed(h, d, res)
 	}
 	return e.emitFailed(h, d, e.sendPacket(d, &wire.IPv4Fields{
-		TOS: m.tos, TTL: m.ttl, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
+		TOS: m.tos, TTL: m.ttl, DF: whole, Protocol: wire.ProtocolICMP, Src: src, Dst: m.dst,
 	}, b, c))
 }

@@ -342,3 +342,34 @@ func TestUDPBatches(t *testing.T) {
 	require.Zero(t, n)
 	require.NoError(t, err)
 }
+
+// A socket whose datagrams may not leave in fragments sends them with DF, on a path with the least MTU too; and one that probes
+// does not believe ICMP (RFC 8899 §4.6).
+func TestUDPNeverInFragments(t *testing.T) {
+	h := newHost(t)
+	h.keepPeer()
+	s := h.bind("10.0.0.1:7")
+	s.SetFragment(false)
+	e := h.iface.engines[0]
+	send := func(n int) (f sent) {
+		s.writes(pattern(n), "10.0.0.2:9")
+		return h.take(0)
+	}
+	for _, mtu := range []int{500, 1000} { // below minPMTU, and above
+		e.do(func() {
+			e.forgetPMTU(addr(peerIP))
+			e.learnPMTU(addr(peerIP), mtu, 1500)
+		})
+		ip, err := wire.ParseIPv4(send(400)[wire.EthernetLen:])
+		require.NoError(t, err)
+		require.True(t, ip.DF())
+		require.Nil(t, send(1200), "longer than the path's MTU")
+		s.SetProbe(true)
+		ip, err = wire.ParseIPv4(send(1472)[wire.EthernetLen:])
+		require.NoError(t, err)
+		require.True(t, ip.DF())
+		require.Nil(t, send(1473), "longer than the card's MTU")
+		s.SetProbe(false)
+	}
+	require.Equal(t, uint64(4), h.Stats().TxDrops[DropTooLong])
+}

@@ -187,3 +187,29 @@ func TestTwoCardsShareTheKernelsPorts(t *testing.T) {
 	again := open(t, other, kit.Config{})
 	require.True(t, slices.Equal(again.Cards(), []*kit.Card{again.Card}))
 }
+
+// With Fallback, an address of the kernel's own is the kernel's, also where only an owned card's gateway would lead to it, whichever card is first.
+func TestTwoCardsFallBackToTheKernelsAddress(t *testing.T) {
+	lab := netlab.Test(t, netlab.Options{})
+	far, err := lab.AddNamespace("far")
+	require.NoError(t, err)
+	here, _, err := lab.Connect(lab.Right, far, netlab.Options{})
+	require.NoError(t, err)
+	for _, args := range [][]string{{"address", "add", "10.88.0.1/32", "dev", "lo"}, {"link", "set", "lo", "up"}} {
+		out, err := lab.Right.Run(t.Context(), "ip", args...)
+		require.NoError(t, err, "%s", out)
+	}
+	k := open(t, lab, kit.Config{Others: []kit.CardConfig{{
+		Interface: here.Interface, Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.1.5/24")}, Gateway: netip.MustParseAddr("10.77.1.2"),
+	}}})
+	l, err := lab.Right.Listen("tcp4", "10.88.0.1:81")
+	require.NoError(t, err)
+	defer l.Close()
+	go serveUpper(l)
+	conn, err := (&kit.Dialer{Net: k.Net(), Fallback: true, Timeout: 10 * time.Second}).Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	accelerated, why := conn.(*kit.TCPConn).Accelerated()
+	require.False(t, accelerated)
+	require.Contains(t, why, "10.88.0.1 is the kernel's")
+	requireUpper(t, conn)
+}
