@@ -98,6 +98,22 @@ func TestEverySubjectTransmits(t *testing.T) {
 	}
 }
 
+func TestManySocketsReceive(t *testing.T) {
+	report := run(t, quickOptions(receiveSockets))
+	requireAll(t, report, []Role{Sockets}, recvmmsg)
+	for _, r := range report.Workload(receiveSockets).Results {
+		require.Positive(t, r.Median[socketCostKey(comparedSockets)], r.Subject)
+		require.NotContains(t, r.Median, socketRateKey(100), "a smoke run leaves it out")
+	}
+}
+
+// Whole frames, which kxdpgun can't send.
+func TestLongDatagrams(t *testing.T) {
+	o := quickOptions(receive, transmit, echo)
+	o.Payload, o.Subjects = longestPayload, []string{kitHandler, kitBatch, rawXDP, xdpTXOnly, recvmmsg, sendmmsgGSO}
+	run(t, o)
+}
+
 // A stand-in for gVisor, which is of another module, has its part of the run but for the stack: a program of its own, an owned
 // address, and the workloads.
 func TestEverySubjectSpeaksTCP(t *testing.T) {

@@ -20,6 +20,7 @@ const (
 	Receive  = child.Receive
 	Echo     = child.Echo
 	Transmit = child.Transmit
+	Sockets  = child.Sockets
 )
 
 // ChildArgument is what a program that has a command line of its own should put before the task, so that it knows a child

@@ -6,6 +6,7 @@
 // the other end of the cable and on another core. The workloads with datagrams:
 //
 //	receive         as many datagrams as the generator can offer; how many the subject gets
+//	receive-sockets receive with 1 to 100,000 bound sockets that have their turns; how much dearer a packet is than with one
 //	transmit        datagrams that the subject sends as fast as it can; how many arrive at the other end
 //	echo            kxdpgun at full rate asks, the subject answers; how many answers come back
 //	roundtrip       one datagram outstanding; how long until its answer, for a client that sleeps while it waits

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -152,6 +153,36 @@ func TestTurnRound(t *testing.T) {
 	require.Equal(t, want.NetworkLayer().NetworkFlow().Reverse(), got.NetworkLayer().NetworkFlow())
 	require.Equal(t, want.TransportLayer().TransportFlow().Reverse(), got.TransportLayer().TransportFlow())
 	require.Equal(t, want.ApplicationLayer().Payload(), got.ApplicationLayer().Payload())
+}
+
+// Frames to many sockets have their right ports, addresses and checksums, and each socket gets as many. Here the program runs on
+// one frame after another.
+func TestLiveFramesToManySockets(t *testing.T) {
+	_, target := liveLab(t)
+	target.Sockets, target.To = socketsPerAddr+3, netip.AddrPortFrom(netip.MustParseAddr("10.77.255.254"), 7)
+	g, err := newLive(target)
+	require.NoError(t, err)
+	defer g.Close()
+	seen := map[string]bool{}
+	for range 20 {
+		_, frame, err := g.program.Test(g.frame)
+		require.NoError(t, err)
+		packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		ip, udp := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4), packet.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		seen[fmt.Sprintf("%s:%d", ip.DstIP, udp.DstPort)] = true
+		sum, ipSum := udp.Checksum, ip.Checksum
+		require.NoError(t, udp.SetNetworkLayerForChecksum(ip))
+		options := gopacket.SerializeOptions{ComputeChecksums: true}
+		require.NoError(t, gopacket.SerializeLayers(gopacket.NewSerializeBuffer(), options, ip, udp, gopacket.Payload(udp.Payload)))
+		require.Equal(t, udp.Checksum, sum)
+		require.Equal(t, ip.Checksum, ipSum)
+	}
+	want := map[string]bool{}
+	for n := range 20 {
+		want[socketAt(target.To.Addr(), n*socketStride%target.Sockets).String()] = true
+	}
+	require.Equal(t, want, seen)
+	require.Equal(t, "10.77.255.255:10002", socketAt(target.To.Addr(), socketsPerAddr+2).String())
 }
 
 // What raw AF_XDP reads of a frame decides whether it counts.

@@ -65,6 +65,7 @@ const (
 	Nanoseconds          Unit = "ns"
 	Share                Unit = "share" // 1 is all
 	Count                Unit = "count"
+	Factor               Unit = "factor"
 )
 
 // Result is what one subject did.
@@ -280,6 +281,8 @@ func (u Unit) format(v float64) string {
 		return fmt.Sprintf("%.0f %%", v*100)
 	case u == Count:
 		return fmt.Sprintf("%.0f", v)
+	case u == Factor:
+		return fmt.Sprintf("%.2f ×", v)
 	case u == Nanoseconds && v >= 1e6:
 		return digits(v/1e6) + " ms"
 	case u == Nanoseconds && v >= 1e3:

@@ -93,21 +93,22 @@ var references = []reference{
 var (
 	datagrams = []Role{Receive, Echo, Transmit}
 	answers   = []Role{Receive, Echo}
+	many      = []Role{Receive, Echo, Sockets}
 	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect}
 )
 
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: answers},
+		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: many},
 		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
 		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP, roles: datagrams},
 		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
 		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true, roles: []Role{Receive}},
 		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
-		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time", serve: serveRecvmmsg,
-			program: recvmmsgProgram, kernel: true, roles: answers},
+		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time; many sockets with epoll", serve: serveRecvmmsg,
+			program: recvmmsgProgram, kernel: true, roles: many},
 		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg,
 			program: recvmmsgProgram, kernel: true, roles: answers},
 		{Name: sendmmsg, About: "the kernel's sendmmsg, 64 at a time",

@@ -28,7 +28,7 @@ const transmitNote = "transmit: batches go out on connected sockets, 64 datagram
 	"all of them, and cuts above the card, since the card's own UDP segmentation is off."
 
 func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-	sink, err := newSink(r.lab.Left, r.addressOf(s))
+	sink, err := newSink(r.lab.Left, r.addressOf(s, Transmit))
 	if err != nil {
 		return nil, err
 	}

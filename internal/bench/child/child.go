@@ -37,17 +37,20 @@ type Task struct {
 	Spin      bool           `json:"spin"`     // whether a client spins
 	Workers   int            `json:"workers"`  // connections that a client has under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
+	Sockets   int            `json:"sockets"`  // that a subject has
 }
 
 // Role is what a subject does.
 type Role string
 
-// With datagrams a subject counts what it receives, sends each back, or sends all that it can. With TCP it reads and throws away, writes all that it
+// With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
+// receives on many sockets. With TCP it reads and throws away, writes all that it
 // can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
 	Transmit      Role = "transmit"
+	Sockets       Role = "sockets"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
 	StreamEcho    Role = "stream-echo"

@@ -521,10 +521,11 @@ func TestBench(t *testing.T) {
 	want.Subjects, want.Repetitions = []string{"kit handler", "Go net"}, 2
 	require.Equal(t, want, got)
 
-	run("--gvisor", "bin/gvisor-rival", "--request", "64", "--core-to-core", "120ns")
+	run("--gvisor", "bin/gvisor-rival", "--request", "64", "--payload", "1472", "--core-to-core", "120ns")
 	require.Equal(t, 120*time.Nanosecond, got.CoreToCore)
 	require.Equal(t, "bin/gvisor-rival", got.GVisor)
 	require.Equal(t, 64, got.Request)
+	require.Equal(t, 1472, got.Payload)
 	run("--no-gvisor", "its build fails")
 	require.Equal(t, "its build fails", got.NoGVisor)
 
