@@ -34,6 +34,8 @@ type Options struct {
 	Payload int
 	// Request is the length in bytes of a question, and of its answer, in the round trip with TCP.
 	Request int
+	// Kitd is the command line of kitd, whose start, rest and stop footprint measures; without it, it does not.
+	Kitd []string
 	// GVisor is the path of gvisor-rival, the program of the subjects that are gVisor. Where it is "", NoGVisor says why.
 	GVisor, NoGVisor string
 	// GeneratorCPU and SubjectCPU are the cores to bind to.
@@ -42,7 +44,7 @@ type Options struct {
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
 	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other
-	// options of DefaultOptions(true) all takes less than a minute.
+	// options of DefaultOptions(true) all takes some 40 s.
 	Smoke bool
 }
 
@@ -54,11 +56,24 @@ func DefaultOptions(smoke bool, self ...string) Options {
 		NoGVisor: "no gvisor-rival was named",
 	}
 	if smoke {
-		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
-		o.Subjects = []string{kitHandler, kitBatch, kitCalls, rawXDP, recvmmsg, sendmmsg, goNet, kitTCP, goNetTCP}
+		o.Smoke, o.Repetitions, o.Window = true, 1, 200*time.Millisecond
+		o.Subjects = slices.Clone(smokeSubjects)
 	}
 	return o
 }
+
+// smokeSubjects are those of a smoke run that does not name others, and smokeOnly which of them it measures in a workload that
+// takes long for each: those that goals compare.
+var (
+	smokeSubjects = []string{kitHandler, kitBatch, kitCalls, rawXDP, recvmmsg, sendmmsg, goNet, kitTCP, goNetTCP, kitd}
+	smokeOnly     = map[string][]string{
+		echo:             {kitHandler, rawXDP, recvmmsg},
+		roundtrip:        {kitHandler, rawXDP, recvmmsg, goNet},
+		"roundtrip-spin": {kitHandler, goNet},
+		overload:         {kitHandler, recvmmsg},
+		receiveSockets:   {kitHandler},
+	}
+)
 
 // check refuses options that can't be run.
 func (o *Options) check() error {
@@ -194,7 +209,7 @@ func (r *Report) Err() error {
 func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	done := Workload{Name: w.name, Title: w.title, Columns: w.columns}
 	subjects := slices.DeleteFunc(slices.Clone(r.subjects), func(s Subject) bool {
-		return !slices.Contains(s.roles, w.role) || s.Missing != ""
+		return !slices.Contains(s.roles, w.role) || s.Missing != "" || r.spared(w, s)
 	})
 	for _, s := range subjects {
 		done.Results = append(done.Results, Result{Subject: s.Name})
@@ -209,6 +224,12 @@ func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	}
 	done.summarize()
 	return done, nil
+}
+
+// spared says that a smoke run leaves a subject out of a workload.
+func (r *runner) spared(w workload, s Subject) bool {
+	only := smokeOnly[w.name]
+	return r.opts.Smoke && only != nil && slices.Equal(r.opts.Subjects, smokeSubjects) && !slices.Contains(only, s.Name)
 }
 
 // another says whether a workload needs one more round than the n that it had.
@@ -390,6 +411,9 @@ func (r *runner) notes() []string {
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Sockets }) {
 		notes = append(notes, socketsNotes()...)
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Footprint }) {
+		notes = append(notes, footprintNote)
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(streams, w.role) }) {
 		notes = append(notes, streamNotes(r.opts.Request)...)

@@ -21,6 +21,10 @@
 //	tcp-connect     connections that are made, carry a byte each way and are closed, one after the other
 //	tcp-connect-64  the same, 64 at a time
 //
+// Without a load:
+//
+//	footprint       the memory of a socket, and kitd's idle CPU time, memory, start and stop
+//
 // What counts are ratios within one run: each round measures every subject once, in turn, and a ratio is taken within the
 // round; the median of the rounds' is reported. Absolute figures are this machine's only.
 //

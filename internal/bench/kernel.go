@@ -112,6 +112,10 @@ func listenKernel(t task) (*net.UDPConn, error) {
 
 // serveGoNet takes, answers or sends one datagram at a time through package net.
 func serveGoNet(t task, c *counters, ready func()) error {
+	switch t.Role {
+	case child.FootprintUDP, child.FootprintListener, child.FootprintConnection:
+		return serveGoFootprint(t, c, ready)
+	}
 	conn, err := listenKernel(t)
 	if err != nil {
 		return err

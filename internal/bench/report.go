@@ -66,6 +66,7 @@ const (
 	Share                Unit = "share" // 1 is all
 	Count                Unit = "count"
 	Factor               Unit = "factor"
+	Bytes                Unit = "B"
 )
 
 // Result is what one subject did.
@@ -277,10 +278,18 @@ func (w *Workload) references() []string {
 // format writes a value with three digits and a unit.
 func (u Unit) format(v float64) string {
 	switch {
+	case u == Share && v < 0.1:
+		return fmt.Sprintf("%.2f %%", v*100)
 	case u == Share:
 		return fmt.Sprintf("%.0f %%", v*100)
 	case u == Count:
 		return fmt.Sprintf("%.0f", v)
+	case u == Bytes && v >= 1<<20:
+		return digits(v/(1<<20)) + " MiB"
+	case u == Bytes && v >= 1<<10:
+		return digits(v/(1<<10)) + " KiB"
+	case u == Bytes:
+		return digits(v) + " B"
 	case u == Factor:
 		return fmt.Sprintf("%.2f ×", v)
 	case u == Nanoseconds && v >= 1e6:

@@ -55,6 +55,7 @@ const (
 	kitBatch   = "kit batch"
 	kitCalls   = "kit RecvFrom"
 	kitTCP     = "kit TCP"
+	kitd       = "kitd"
 )
 
 // recvmmsgSpin is the kernel's best: the caller's core does nothing but ask for datagrams.
@@ -117,7 +118,11 @@ func Subjects() []Subject {
 			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
 		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch,
 			kernel: true, roles: answers},
-		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true, roles: datagrams},
+		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true,
+			roles: append([]Role{Footprint}, datagrams...)},
+
+		{Name: kitd, About: "kitd's daemon, and the sockets that it could have", serve: serveKitFootprint, owned: true,
+			roles: []Role{Footprint}},
 
 		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, roles: streams},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",

@@ -100,7 +100,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}, streamWorkloads()...)
+	}, append(streamWorkloads(), footprintWorkload())...)
 }
 
 const (

@@ -51,10 +51,19 @@ const (
 	Echo          Role = "echo"
 	Transmit      Role = "transmit"
 	Sockets       Role = "sockets"
+	Footprint     Role = "footprint"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
 	StreamEcho    Role = "stream-echo"
 	StreamConnect Role = "stream-connect"
+)
+
+// A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its counters
+// then say how many there are and how many bytes of its memory each costs.
+const (
+	FootprintUDP        Role = "footprint-udp"
+	FootprintListener   Role = "footprint-listener"
+	FootprintConnection Role = "footprint-connection"
 )
 
 // Counters are a subject's, in datagrams or, with TCP, in bytes; each is on a cache line of its own: one thread counts,

@@ -42,6 +42,7 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.StringVar(&given.NoGVisor, "no-gvisor", "", "`WHY` there is no gvisor-rival, for the report")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := bench.DefaultOptions(smoke, append(e.Self, bench.ChildArgument)...)
+		o.Kitd = e.Self
 		for name, take := range map[string]func(){
 			"subjects": func() { o.Subjects = given.Subjects }, "workloads": func() { o.Workloads = given.Workloads },
 			"repetitions": func() { o.Repetitions = given.Repetitions }, "window": func() { o.Window = given.Window },
