@@ -269,7 +269,7 @@ func (r *runner) round(ctx context.Context, w workload, subjects []Subject, done
 		}
 		result.Samples = append(result.Samples, sample)
 		first := w.columns[0]
-		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.format(sample[first.Key]))
+		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.Format(sample[first.Key]))
 		if r.distance != nil {
 			fmt.Fprintf(r.out, ", core to core %s, then %s", betweenCores(sample[beforeKey]), betweenCores(sample[afterKey]))
 		}

@@ -217,7 +217,7 @@ func (w *Workload) write(b *strings.Builder) {
 		better = "lower"
 	}
 	fmt.Fprintf(b, "\n%s: %s\nRatios are of the first value; %s is better.\n", w.Name, w.Title, better)
-	references := w.references()
+	references := w.References()
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "  subject")
 	for _, name := range references {
@@ -248,12 +248,12 @@ func (w *Workload) write(b *strings.Builder) {
 		}
 		for i, c := range w.Columns {
 			if v, ok := r.Median[c.Key]; ok {
-				fmt.Fprintf(t, "\t%s", c.Unit.format(v))
+				fmt.Fprintf(t, "\t%s", c.Unit.Format(v))
 			} else {
 				fmt.Fprint(t, "\t-")
 			}
 			if i == 0 {
-				fmt.Fprintf(t, "\t%s … %s", c.Unit.format(r.Min[c.Key]), c.Unit.format(r.Max[c.Key]))
+				fmt.Fprintf(t, "\t%s … %s", c.Unit.Format(r.Min[c.Key]), c.Unit.Format(r.Max[c.Key]))
 			}
 		}
 		if w.Placement != nil {
@@ -264,8 +264,8 @@ func (w *Workload) write(b *strings.Builder) {
 	t.Flush()
 }
 
-// references are the names of those that any result has a ratio to, in the order of the list of references.
-func (w *Workload) references() []string {
+// References are the names of those that any result has a ratio to, in the order of the list of references.
+func (w *Workload) References() []string {
 	var names []string
 	for _, reference := range references {
 		if slices.ContainsFunc(w.Results, func(r Result) bool { _, ok := r.Ratios[reference.name]; return ok }) {
@@ -275,8 +275,8 @@ func (w *Workload) references() []string {
 	return names
 }
 
-// format writes a value with three digits and a unit.
-func (u Unit) format(v float64) string {
+// Format writes a value with three digits and a unit.
+func (u Unit) Format(v float64) string {
 	switch {
 	case u == Share && v < 0.1:
 		return fmt.Sprintf("%.2f %%", v*100)

@@ -141,6 +141,6 @@ func TestUnits(t *testing.T) {
 		{Share, 0.955, "96 %"}, {Share, 0.0034, "0.34 %"}, {Factor, 1.3, "1.30 ×"},
 		{Bytes, 1000, "1000 B"}, {Bytes, 1500, "1.46 KiB"}, {Bytes, 34 << 20, "34.0 MiB"}, {Count, 3, "3"},
 	} {
-		require.Equal(t, c.want, c.unit.format(c.value))
+		require.Equal(t, c.want, c.unit.Format(c.value))
 	}
 }
