@@ -16,9 +16,9 @@ const (
 	rowHeight  = 26  // of a bar
 	barHeight  = 14  // of its ink
 	barLeft    = 170 // where bars begin
-	barRoom    = 390 // of the longest
+	barRoom    = 340 // of the longest
 	plotHeight = 220 // of lines
-	plotRoom   = 440
+	plotRoom   = 600
 )
 
 // style has the colours, for a light and for a dark page; the card behind a chart has its own, so that a page whose colours are
@@ -30,7 +30,7 @@ text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weig
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.small{fill:#9198a1}.card{fill:#0d1117;stroke:#3d444d}.axis{stroke:#3d444d}
 .spread{stroke:#f0f6fc}.kit{fill:#4493f8;stroke:#4493f8}.floor{fill:#9198a1;stroke:#9198a1}.kernel{fill:#d29922;stroke:#d29922}
 .gvisor{fill:#ab7df8;stroke:#ab7df8}}
-polyline{fill:none;stroke-width:2.5}
+polyline{stroke-width:2.5}
 </style>`
 
 // chart draws a workload: lines where its columns are steps of one thing, bars of the first column else.
@@ -153,9 +153,9 @@ func lines(w *bench.Workload, s *steps) string {
 		}
 	}
 	var b strings.Builder
-	legend := topHeight + plotHeight + 40
+	legend := topHeight + plotHeight + 60
 	begin(&b, w, legend+rowHeight*len(w.Results)+margin, s.what+", median")
-	const left, top = 90, topHeight
+	const left, top = 90, topHeight + 12
 	x := func(step int) float64 { return left + plotRoom*float64(step)/float64(len(s.of)-1) }
 	y := func(v float64) float64 { return top + plotHeight*(1-v/max(most, 1e-9)) }
 	for _, part := range []float64{0, 0.5, 1} {
@@ -179,9 +179,9 @@ func lines(w *bench.Workload, s *steps) string {
 			}
 		}
 		// Subjects of one colour differ by how the line is broken.
-		fmt.Fprintf(&b, `<polyline class="%s" stroke-dasharray="%s" points="%s"/>`+"\n", kind(r.Subject), dashes(w, i), strings.Join(points, " "))
+		fmt.Fprintf(&b, `<polyline class="%s" style="fill:none" stroke-dasharray="%s" points="%s"/>`+"\n", kind(r.Subject), dashes(w, i), strings.Join(points, " "))
 		at := legend + rowHeight*i
-		fmt.Fprintf(&b, `<polyline class="%s" stroke-dasharray="%s" points="%d,%d %d,%d"/>`+"\n",
+		fmt.Fprintf(&b, `<polyline class="%s" style="fill:none" stroke-dasharray="%s" points="%d,%d %d,%d"/>`+"\n",
 			kind(r.Subject), dashes(w, i), margin, at, margin+40, at)
 		if len(values) == 0 {
 			values = []string{"not measured"}
