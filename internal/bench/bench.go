@@ -314,6 +314,9 @@ func (r *runner) choose() error {
 		if r.opts.Subjects != nil && !slices.Contains(r.opts.Subjects, s.Name) {
 			continue
 		}
+		if s.program == recvmmsgProgram && r.programs[s.program] == "" {
+			s.roles = answers // the Go program in its place has one socket
+		}
 		if s.serve == nil && r.programs[s.program] == "" {
 			s.Missing = r.noC
 			if s.program == gvisorProgram {

@@ -1,6 +1,6 @@
 // Package bench measures kit against what else could do its work, on one veth pair, alternating in one run: raw AF_XDP
-// in Go without a stack (the floor under kit), XDP programs alone (the floor under that), the kernel's sockets from C, Go's net package and, with TCP, gVisor's netstack
-// on each of its links to a card (tests/gvisor, a module of its own).
+// in Go without a stack (the floor under kit), XDP programs alone (the floor under that), the kernel's sockets from C, Go's net
+// package and, with TCP, gVisor's netstack on each of its links to a card (tests/gvisor, a module of its own).
 //
 // A subject is one of those, a process of its own in the receiving namespace, bound to a core. A generator or a client is on
 // the other end of the cable and on another core. The workloads with datagrams:

@@ -61,7 +61,8 @@ var aims = []aim{
 	{workload: tcpConnect, subject: kitTCP, name: "TCP connections, one at a time", to: bestKernel, want: 1},
 	{workload: tcpConnect64, subject: kitTCP, name: "TCP connections, 64 at a time", to: bestGVisor, want: 2},
 	{workload: tcpConnect64, subject: kitTCP, name: "TCP connections, 64 at a time", to: bestKernel, want: 1},
-	{workload: footprint, subject: kitd, name: "CPU time of an idle kitd, percent of a core", value: idleShareKey, want: 0.5, scale: 100},
+	{workload: footprint, subject: kitd, name: "CPU time of an idle kitd, percent of a core",
+		value: idleShareKey, want: 0.5, scale: 100},
 	{workload: tcpRoundtrip, subject: kitTCP, name: "TCP round trip, p50", to: bestKernel, want: 1},
 }
 

@@ -233,7 +233,8 @@ func TestXDPSendsBack(t *testing.T) {
 	var wait sync.WaitGroup
 	var runErr error
 	wait.Go(func() { runErr = g.Run(ctx, 20_000) })
-	require.Eventually(t, func() bool { n, err := s.Count(); return err == nil && n > 10*liveBatch }, 10*time.Second, time.Millisecond)
+	answered := func() bool { n, err := s.Count(); return err == nil && n > 10*liveBatch }
+	require.Eventually(t, answered, 10*time.Second, time.Millisecond)
 	cancel()
 	wait.Wait()
 	require.NoError(t, runErr)

@@ -53,15 +53,16 @@ func socketCostKey(sockets int) string { return fmt.Sprintf("cost_%d", sockets) 
 
 func socketsWorkload() workload {
 	w := workload{
-		name: receiveSockets, title: "receive with many bound sockets that have their turns, and what a packet costs, × with one socket",
-		role: Sockets, measure: measureSockets,
+		name: receiveSockets, role: Sockets, measure: measureSockets,
+		title: "receive with many bound sockets that have their turns, and what a packet costs, × with one socket",
 	}
 	rate := func(n int) {
 		w.columns = append(w.columns, Column{Key: socketRateKey(n), Title: fmt.Sprintf("received by %d", n), Unit: PerSecond})
 	}
 	rate(comparedSockets)
 	for _, n := range socketCounts[1:] {
-		w.columns = append(w.columns, Column{Key: socketCostKey(n), Title: fmt.Sprintf("cost of %d", n), Unit: Factor, LowerIsBetter: true})
+		title := fmt.Sprintf("cost of %d", n)
+		w.columns = append(w.columns, Column{Key: socketCostKey(n), Title: title, Unit: Factor, LowerIsBetter: true})
 	}
 	for _, n := range socketCounts {
 		if n != comparedSockets {
@@ -74,7 +75,8 @@ func socketsWorkload() workload {
 // spareFiles is how many files a process has open beside its sockets, at most.
 const spareFiles = 100
 
-// canOpen says whether a process that this one starts may have so many files open (RLIMIT_NOFILE), with a limit that it sets itself.
+// canOpen says whether a process that this one starts may have so many files open (RLIMIT_NOFILE), with a limit that it sets
+// itself.
 func canOpen(files int) bool {
 	var have, probe unix.Rlimit
 	if unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &have) != nil {
@@ -93,13 +95,13 @@ func canOpen(files int) bool {
 
 // socketsNotes say what could mislead a reader of receive-sockets' table.
 func socketsNotes() []string {
-	notes := []string{"receive-sockets: kit owns the addresses, since with the kernel's addresses each port costs a file descriptor. All " +
-		"sockets have their turns, each next one far from the last. Where the generator is the limit with one socket, the ratio says " +
-		"too little."}
+	notes := []string{"receive-sockets: kit owns the addresses, since with the kernel's addresses each port costs a file descriptor. " +
+		"All sockets have their turns, each next one far from the last. Where the generator is the limit with one socket, the ratio " +
+		"says too little."}
 	for _, n := range socketCounts {
 		if !canOpen(n + spareFiles) {
-			notes = append(notes, fmt.Sprintf("receive-sockets: the kernel's %d sockets are not measured, since this process may not have so "+
-				"many files open (ulimit -n).", n))
+			notes = append(notes, fmt.Sprintf("receive-sockets: the kernel's %d sockets are not measured, since this process may not "+
+				"have so many files open (ulimit -n).", n))
 		}
 	}
 	return notes

@@ -58,8 +58,8 @@ const (
 	StreamConnect Role = "stream-connect"
 )
 
-// A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its counters
-// then say how many there are and how many bytes of its memory each costs.
+// A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its
+// counters then say how many there are and how many bytes of its memory each costs.
 const (
 	FootprintUDP        Role = "footprint-udp"
 	FootprintListener   Role = "footprint-listener"

@@ -26,7 +26,8 @@ const (
 const style = `<style>
 text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weight:600}.small{fill:#59636e}
 .card{fill:#fff;stroke:#d1d9e0}.axis{stroke:#d1d9e0}.spread{stroke:#1f2328}
-.kit{fill:#0969da;stroke:#0969da}.floor{fill:#818b98;stroke:#818b98}.kernel{fill:#bf8700;stroke:#bf8700}.gvisor{fill:#8250df;stroke:#8250df}
+.kit{fill:#0969da;stroke:#0969da}.floor{fill:#818b98;stroke:#818b98}
+.kernel{fill:#bf8700;stroke:#bf8700}.gvisor{fill:#8250df;stroke:#8250df}
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.small{fill:#9198a1}.card{fill:#0d1117;stroke:#3d444d}.axis{stroke:#3d444d}
 .spread{stroke:#f0f6fc}.kit{fill:#4493f8;stroke:#4493f8}.floor{fill:#9198a1;stroke:#9198a1}.kernel{fill:#d29922;stroke:#d29922}
 .gvisor{fill:#ab7df8;stroke:#ab7df8}}
@@ -56,7 +57,8 @@ func kind(subject string) string {
 
 // begin opens a chart with its title.
 func begin(b *strings.Builder, w *bench.Workload, height int, says string) {
-	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n%s\n",
+	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" `+
+		`role="img" aria-label="%s">`+"\n%s\n",
 		chartWidth, height, chartWidth, height, text(w.Name+": "+w.Title), style)
 	fmt.Fprintf(b, `<rect class="card" x="0.5" y="0.5" width="%d" height="%d" rx="6"/>`+"\n", chartWidth-1, height-1)
 	fmt.Fprintf(b, `<text class="title" x="%d" y="28">%s</text>`+"\n", margin, text(w.Name))
@@ -107,13 +109,15 @@ func bars(w *bench.Workload) string {
 
 // compared says a subject's ratio to the workload's first reference, "" of that itself.
 func compared(w *bench.Workload, r *bench.Result) string {
-	for _, name := range w.References() {
-		if v, ok := r.Ratios[name]; ok && name != r.Subject {
-			return fmt.Sprintf("  (%.2f × %s)", v, name)
-		}
+	names := w.References()
+	if len(names) == 0 || names[0] == r.Subject {
 		return ""
 	}
-	return ""
+	v, ok := r.Ratios[names[0]]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("  (%.2f × %s)", v, names[0])
 }
 
 // steps are columns that are one thing at several steps.
@@ -179,7 +183,8 @@ func lines(w *bench.Workload, s *steps) string {
 			}
 		}
 		// Subjects of one colour differ by how the line is broken.
-		fmt.Fprintf(&b, `<polyline class="%s" style="fill:none" stroke-dasharray="%s" points="%s"/>`+"\n", kind(r.Subject), dashes(w, i), strings.Join(points, " "))
+		fmt.Fprintf(&b, `<polyline class="%s" style="fill:none" stroke-dasharray="%s" points="%s"/>`+"\n",
+			kind(r.Subject), dashes(w, i), strings.Join(points, " "))
 		at := legend + rowHeight*i
 		fmt.Fprintf(&b, `<polyline class="%s" style="fill:none" stroke-dasharray="%s" points="%d,%d %d,%d"/>`+"\n",
 			kind(r.Subject), dashes(w, i), margin, at, margin+40, at)

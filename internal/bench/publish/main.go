@@ -83,7 +83,8 @@ func load(path string) (*bench.Report, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if r.Version != bench.Version {
-		return nil, fmt.Errorf("%s has version %d, and this program is for %d: run make bench-report anew", path, r.Version, bench.Version)
+		return nil, fmt.Errorf("%s has version %d, and this program is for %d: run make bench-report anew",
+			path, r.Version, bench.Version)
 	}
 	return &r, nil
 }

@@ -28,7 +28,8 @@ func TestReadmeIsWhatTheReportGives(t *testing.T) {
 	require.NoError(t, err)
 	want, err := replace(string(readme), block(r, "docs/bench"))
 	require.NoError(t, err)
-	require.Equal(t, want, string(readme), "run make bench-report, or go run ./internal/bench/publish after a change of this program")
+	require.Equal(t, want, string(readme),
+		"run make bench-report, or go run ./internal/bench/publish after a change of this program")
 	made, err := files(r)
 	require.NoError(t, err)
 	for name, content := range made {
