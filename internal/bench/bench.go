@@ -405,9 +405,9 @@ func (r *runner) notes() []string {
 			"sleep while it waits uses its whole core, whatever it receives.",
 		transmitNote,
 		"A receiver is slower for reading what arrived, since it has to fetch it from the sender's core. So raw AF_XDP reads of each " +
-			"frame what any receiver must: the headers of Ethernet, IPv4 and UDP, and the payload's first byte. raw AF_XDP unread only " +
-			"counts descriptors, which no receiver can: with the cores far apart that is 1.6 times as fast. XDP_DROP and XDP_TX run on " +
-			"the sender's core, and need no other.",
+			"frame what any receiver must: the headers of Ethernet, IPv4 and UDP, and the payload's first byte. It verifies no checksum, " +
+			"for which kit and the kernel read the whole payload. raw AF_XDP unread only counts descriptors, which no receiver can: with " +
+			"the cores far apart that is 1.6 times as fast. XDP_DROP and XDP_TX run on the sender's core, and need no other.",
 		fmt.Sprintf("echo's generator is kxdpgun for datagrams of up to %d bytes, and live frames for longer ones.", kxdpgunLongest),
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
