@@ -5,7 +5,7 @@ export CGO_ENABLED ?= 0
 
 gvisor-rival = $(GO) build -C tests/gvisor -o ../../bin/gvisor-rival .
 
-.PHONY: help build examples install demo test packetdrill bench bench-smoke gvisor generate check race fuzz lint ci clean
+.PHONY: help build examples install demo test packetdrill bench bench-report bench-smoke gvisor generate check race fuzz lint ci clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,11 +37,21 @@ packetdrill: ## packetdrill's scripts against kit's TCP: PACKETDRILL=its binary 
 	@$(if $(and $(PACKETDRILL),$(SCRIPTS)),scripts/need ip sysctl ethtool python3 gcc,true)
 	@$(GO) run ./tests/packetdrill -packetdrill '$(PACKETDRILL)' -scripts '$(SCRIPTS)'
 
+# The benchmark with gVisor or, without it, with the reason. BENCH are more of kitd bench's options.
+run-bench = if why=$$($(gvisor-rival) 2>&1); then gvisor=(--gvisor bin/gvisor-rival); \
+	else echo "$$why" >&2; gvisor=(--no-gvisor "its build fails: $$why"); fi; \
+	bin/kitd bench "$${gvisor[@]}" $(BENCH)
+
 bench: build ## kit and its rivals, gVisor among them, on one veth pair
 	@scripts/need ip kxdpgun gcc
-	@if why=$$($(gvisor-rival) 2>&1); then gvisor=(--gvisor bin/gvisor-rival); \
-	else echo "$$why" >&2; gvisor=(--no-gvisor "its build fails: $$why"); fi; \
-	bin/kitd bench "$${gvisor[@]}"
+	@$(run-bench)
+
+bench-report: build ## the same, and its figures into docs/bench and the README; for a quiet machine
+	@scripts/need ip kxdpgun gcc
+	@mkdir -p docs/bench out
+	@$(run-bench) -o json >out/report.json
+	@cp out/report.json docs/bench/report.json
+	$(GO) run ./internal/bench/publish
 
 bench-smoke: build ## a short run of the benchmark
 	@scripts/need ip kxdpgun gcc

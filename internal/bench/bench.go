@@ -30,10 +30,12 @@ type Options struct {
 	Repetitions int
 	// Window is how long a measurement takes, without its start; kxdpgun rounds it up to seconds.
 	Window time.Duration
-	// Payload is the length of a datagram in bytes, 64 in the published tables.
+	// Payload is the length of a datagram in bytes, 64 in the published tables. kxdpgun sends up to 81; of more, live frames ask.
 	Payload int
 	// Request is the length in bytes of a question, and of its answer, in the round trip with TCP.
 	Request int
+	// Kitd is the command line of kitd, whose start, rest and stop footprint measures; without it, it does not.
+	Kitd []string
 	// GVisor is the path of gvisor-rival, the program of the subjects that are gVisor. Where it is "", NoGVisor says why.
 	GVisor, NoGVisor string
 	// GeneratorCPU and SubjectCPU are the cores to bind to.
@@ -42,7 +44,7 @@ type Options struct {
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
 	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other
-	// options of DefaultOptions(true) all takes less than a minute.
+	// options of DefaultOptions(true) all takes some 40 s.
 	Smoke bool
 }
 
@@ -54,11 +56,24 @@ func DefaultOptions(smoke bool, self ...string) Options {
 		NoGVisor: "no gvisor-rival was named",
 	}
 	if smoke {
-		o.Smoke, o.Repetitions, o.Window = true, 1, 250*time.Millisecond
-		o.Subjects = []string{kitHandler, kitBatch, kitCalls, rawXDP, recvmmsg, sendmmsg, goNet, kitTCP, goNetTCP}
+		o.Smoke, o.Repetitions, o.Window = true, 1, 200*time.Millisecond
+		o.Subjects = slices.Clone(smokeSubjects)
 	}
 	return o
 }
+
+// smokeSubjects are those of a smoke run that does not name others, and smokeOnly which of them it measures in a workload that
+// takes long for each: those that goals compare.
+var (
+	smokeSubjects = []string{kitHandler, kitBatch, kitCalls, rawXDP, recvmmsg, sendmmsg, goNet, kitTCP, goNetTCP, kitd}
+	smokeOnly     = map[string][]string{
+		echo:             {kitHandler, rawXDP, recvmmsg},
+		roundtrip:        {kitHandler, rawXDP, recvmmsg, goNet},
+		"roundtrip-spin": {kitHandler, goNet},
+		overload:         {kitHandler, recvmmsg},
+		receiveSockets:   {kitHandler},
+	}
+)
 
 // check refuses options that can't be run.
 func (o *Options) check() error {
@@ -71,8 +86,8 @@ func (o *Options) check() error {
 	if o.Window < 10*time.Millisecond {
 		return fmt.Errorf("bench: a window of %v: want 10 ms or more", o.Window)
 	}
-	if o.Payload < 19 || o.Payload > 81 {
-		return fmt.Errorf("bench: a payload of %d bytes: want 19 to 81, which all generators can send", o.Payload)
+	if o.Payload < 19 || o.Payload > longestPayload {
+		return fmt.Errorf("bench: a payload of %d bytes: want 19, a DNS query, to %d, a whole frame", o.Payload, longestPayload)
 	}
 	if o.Request < 1 || o.Request > 1<<10 {
 		return fmt.Errorf("bench: a request of %d bytes: want 1 to %d", o.Request, 1<<10)
@@ -122,6 +137,9 @@ type runner struct {
 // servicePort is where subjects serve.
 const servicePort = 7
 
+// longestPayload is the longest that fits an Ethernet frame of 1500 bytes, beside 20 of IPv4 and 8 of UDP.
+const longestPayload = 1472
+
 // Run builds a laboratory, measures, and returns the report; it tells its progress on out. What a subject fails at is in
 // the report (see Report.Err); an error means that nothing could be measured, or that ctx ended.
 func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err error) {
@@ -147,12 +165,12 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 	if err := r.choose(); err != nil {
 		return report, err
 	}
-	if r.lab, err = netlab.New(netlab.Options{Neighbors: true}); err != nil {
+	if r.lab, err = netlab.New(netlab.Options{Neighbors: true, Right: netlab.Side{Addresses: rightAddresses()}}); err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
-	r.owned = netip.AddrPortFrom(r.lab.Right.Addr().Next(), servicePort)
+	r.owned = netip.AddrPortFrom(rightAddresses()[socketAddrs-1].Addr().Next(), servicePort)
 	if err := r.setTCP(); err != nil {
 		return report, err
 	}
@@ -191,7 +209,7 @@ func (r *Report) Err() error {
 func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	done := Workload{Name: w.name, Title: w.title, Columns: w.columns}
 	subjects := slices.DeleteFunc(slices.Clone(r.subjects), func(s Subject) bool {
-		return !slices.Contains(s.roles, w.role) || s.Missing != ""
+		return !slices.Contains(s.roles, w.role) || s.Missing != "" || r.spared(w, s)
 	})
 	for _, s := range subjects {
 		done.Results = append(done.Results, Result{Subject: s.Name})
@@ -206,6 +224,12 @@ func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	}
 	done.summarize()
 	return done, nil
+}
+
+// spared says that a smoke run leaves a subject out of a workload.
+func (r *runner) spared(w workload, s Subject) bool {
+	only := smokeOnly[w.name]
+	return r.opts.Smoke && only != nil && slices.Equal(r.opts.Subjects, smokeSubjects) && !slices.Contains(only, s.Name)
 }
 
 // another says whether a workload needs one more round than the n that it had.
@@ -245,7 +269,7 @@ func (r *runner) round(ctx context.Context, w workload, subjects []Subject, done
 		}
 		result.Samples = append(result.Samples, sample)
 		first := w.columns[0]
-		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.format(sample[first.Key]))
+		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.Format(sample[first.Key]))
 		if r.distance != nil {
 			fmt.Fprintf(r.out, ", core to core %s, then %s", betweenCores(sample[beforeKey]), betweenCores(sample[afterKey]))
 		}
@@ -290,6 +314,9 @@ func (r *runner) choose() error {
 		if r.opts.Subjects != nil && !slices.Contains(r.opts.Subjects, s.Name) {
 			continue
 		}
+		if s.program == recvmmsgProgram && r.programs[s.program] == "" {
+			s.roles = answers // the Go program in its place has one socket
+		}
 		if s.serve == nil && r.programs[s.program] == "" {
 			s.Missing = r.noC
 			if s.program == gvisorProgram {
@@ -315,11 +342,14 @@ func (r *runner) workloads() (chosen []workload) {
 
 // start starts a subject at the right end of the cable.
 func (r *runner) start(ctx context.Context, s Subject, role Role) (*process, error) {
-	t := task{
-		Subject: s.Name, Role: role, Interface: r.lab.Right.Interface(), Address: r.addressOf(s),
-		Bits: r.lab.Right.Ends[0].Addresses[0].Bits(), CPU: r.opts.SubjectCPU, Payload: r.opts.Payload,
-		Peer: netip.AddrPortFrom(r.lab.Left.Addr(), transmitPort), PeerMAC: r.lab.Left.HardwareAddr(),
-	}
+	return r.startTask(ctx, s, task{Role: role})
+}
+
+// startTask starts a subject with a task, which it completes.
+func (r *runner) startTask(ctx context.Context, s Subject, t task) (*process, error) {
+	t.Subject, t.Interface, t.Address, t.CPU = s.Name, r.lab.Right.Interface(), r.addressOf(s, t.Role), r.opts.SubjectCPU
+	t.Bits, t.Payload = r.lab.Right.Ends[0].Addresses[0].Bits(), r.opts.Payload
+	t.Peer, t.PeerMAC = netip.AddrPortFrom(r.lab.Left.Addr(), transmitPort), r.lab.Left.HardwareAddr()
 	cmd, err := r.command(s, t)
 	if err != nil {
 		return nil, err
@@ -327,8 +357,8 @@ func (r *runner) start(ctx context.Context, s Subject, role Role) (*process, err
 	return startProcess(ctx, r.lab.Right, cmd)
 }
 
-func (r *runner) addressOf(s Subject) netip.AddrPort {
-	if s.owned {
+func (r *runner) addressOf(s Subject, role Role) netip.AddrPort {
+	if s.owned || role == Sockets && !s.kernel {
 		return r.owned
 	}
 	return r.address
@@ -375,11 +405,18 @@ func (r *runner) notes() []string {
 			"sleep while it waits uses its whole core, whatever it receives.",
 		transmitNote,
 		"A receiver is slower for reading what arrived, since it has to fetch it from the sender's core. So raw AF_XDP reads of each " +
-			"frame what any receiver must: the headers of Ethernet, IPv4 and UDP, and the payload's first byte. raw AF_XDP unread only " +
-			"counts descriptors, which no receiver can: with the cores far apart that is 1.6 times as fast. XDP_DROP and XDP_TX run on " +
-			"the sender's core, and need no other.",
+			"frame what any receiver must: the headers of Ethernet, IPv4 and UDP, and the payload's first byte. It verifies no checksum, " +
+			"for which kit and the kernel read the whole payload. raw AF_XDP unread only counts descriptors, which no receiver can: with " +
+			"the cores far apart that is 1.6 times as fast. XDP_DROP and XDP_TX run on the sender's core, and need no other.",
+		fmt.Sprintf("echo's generator is kxdpgun for datagrams of up to %d bytes, and live frames for longer ones.", kxdpgunLongest),
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Sockets }) {
+		notes = append(notes, socketsNotes()...)
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Footprint }) {
+		notes = append(notes, footprintNote)
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(streams, w.role) }) {
 		notes = append(notes, streamNotes(r.opts.Request)...)

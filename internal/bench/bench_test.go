@@ -98,6 +98,22 @@ func TestEverySubjectTransmits(t *testing.T) {
 	}
 }
 
+func TestManySocketsReceive(t *testing.T) {
+	report := run(t, quickOptions(receiveSockets))
+	requireAll(t, report, []Role{Sockets}, recvmmsg)
+	for _, r := range report.Workload(receiveSockets).Results {
+		require.Positive(t, r.Median[socketCostKey(comparedSockets)], r.Subject)
+		require.NotContains(t, r.Median, socketRateKey(100), "a smoke run leaves it out")
+	}
+}
+
+// Whole frames, which kxdpgun can't send.
+func TestLongDatagrams(t *testing.T) {
+	o := quickOptions(receive, transmit, echo)
+	o.Payload, o.Subjects = longestPayload, []string{kitHandler, kitBatch, rawXDP, xdpTXOnly, recvmmsg, sendmmsgGSO}
+	run(t, o)
+}
+
 // A stand-in for gVisor, which is of another module, has its part of the run but for the stack: a program of its own, an owned
 // address, and the workloads.
 func TestEverySubjectSpeaksTCP(t *testing.T) {
@@ -155,7 +171,8 @@ func TestMissingGVisorIsSaid(t *testing.T) {
 	require.Len(t, report.Workload(tcpRoundtrip).Results, 3)
 	var table strings.Builder
 	require.NoError(t, report.WriteTable(&table))
-	require.Regexp(t, `gVisor AF_XDP +gVisor's netstack on its AF_XDP link endpoint; missing: its build fails: no network at all\n`, table.String())
+	want := `gVisor AF_XDP +gVisor's netstack on its AF_XDP link endpoint; missing: its build fails: no network at all\n`
+	require.Regexp(t, want, table.String())
 
 	o.GVisor = "/nowhere/gvisor-rival"
 	o.Smoke, o.Subjects = false, []string{gvisorXDP}
@@ -182,6 +199,14 @@ func TestRecvmmsgWithoutACompiler(t *testing.T) {
 	report := run(t, o)
 	require.Contains(t, report.Notes,
 		"recvmmsg is a Go program with bare system calls, since no C compiler is installed.")
+
+	r := &runner{opts: o, noC: "no C compiler is installed"}
+	r.opts.Subjects = nil
+	require.NoError(t, r.choose())
+	for _, s := range r.subjects {
+		require.False(t, s.kernel && slices.Contains(s.roles, Sockets), "%s has one socket then", s.Name)
+		require.Equal(t, s.Name == sendmmsg || s.Name == sendmmsgGSO || s.Name == kernelTCP, s.Missing == r.noC, s.Name)
+	}
 }
 
 func TestMissingKxdpgunIsSaid(t *testing.T) {

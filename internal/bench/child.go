@@ -17,9 +17,11 @@ type (
 
 // The roles with datagrams.
 const (
-	Receive  = child.Receive
-	Echo     = child.Echo
-	Transmit = child.Transmit
+	Receive   = child.Receive
+	Echo      = child.Echo
+	Transmit  = child.Transmit
+	Sockets   = child.Sockets
+	Footprint = child.Footprint
 )
 
 // ChildArgument is what a program that has a command line of its own should put before the task, so that it knows a child

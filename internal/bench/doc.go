@@ -1,11 +1,12 @@
 // Package bench measures kit against what else could do its work, on one veth pair, alternating in one run: raw AF_XDP
-// in Go without a stack (the floor under kit), XDP programs alone (the floor under that), the kernel's sockets from C, Go's net package and, with TCP, gVisor's netstack
-// on each of its links to a card (tests/gvisor, a module of its own).
+// in Go without a stack (the floor under kit), XDP programs alone (the floor under that), the kernel's sockets from C, Go's net
+// package and, with TCP, gVisor's netstack on each of its links to a card (tests/gvisor, a module of its own).
 //
 // A subject is one of those, a process of its own in the receiving namespace, bound to a core. A generator or a client is on
 // the other end of the cable and on another core. The workloads with datagrams:
 //
 //	receive         as many datagrams as the generator can offer; how many the subject gets
+//	receive-sockets receive with 1 to 100,000 bound sockets that have their turns; how much dearer a packet is than with one
 //	transmit        datagrams that the subject sends as fast as it can; how many arrive at the other end
 //	echo            kxdpgun at full rate asks, the subject answers; how many answers come back
 //	roundtrip       one datagram outstanding; how long until its answer, for a client that sleeps while it waits
@@ -19,6 +20,10 @@
 //	tcp-roundtrip   one request outstanding on a connection; how long until its answer
 //	tcp-connect     connections that are made, carry a byte each way and are closed, one after the other
 //	tcp-connect-64  the same, 64 at a time
+//
+// Without a load:
+//
+//	footprint       the memory of a socket, and kitd's idle CPU time, memory, start and stop
 //
 // What counts are ratios within one run: each round measures every subject once, in turn, and a ratio is taken within the
 // round; the median of the rounds' is reported. Absolute figures are this machine's only.

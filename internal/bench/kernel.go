@@ -63,7 +63,11 @@ func recvmmsgArgs(t task) []string {
 	if t.Subject == recvmmsgSpin {
 		wait = "spin"
 	}
-	return slices.Concat([]string{string(t.Role), wait}, hostPort(t.Address), []string{strconv.Itoa(t.CPU)})
+	at := t.Address
+	if t.Role == Sockets && t.Sockets > 1 {
+		at = socketAt(at.Addr(), 0)
+	}
+	return slices.Concat([]string{string(t.Role), wait}, hostPort(at), []string{strconv.Itoa(t.CPU), strconv.Itoa(t.Sockets)})
 }
 
 // streamArgs are the arguments of the C subject for TCP.
@@ -108,6 +112,10 @@ func listenKernel(t task) (*net.UDPConn, error) {
 
 // serveGoNet takes, answers or sends one datagram at a time through package net.
 func serveGoNet(t task, c *counters, ready func()) error {
+	switch t.Role {
+	case child.FootprintUDP, child.FootprintListener, child.FootprintConnection:
+		return serveGoFootprint(t, c, ready)
+	}
 	conn, err := listenKernel(t)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"net/netip"
 
 	"kitnet.dev/kit"
 	"kitnet.dev/kit/internal/bench/child"
@@ -10,9 +11,9 @@ import (
 
 // kit with datagrams in its three ways to receive them, and with TCP as a net.Listener, all as a user gets them by default.
 
-// openCard opens the task's card.
-func openCard(t task) (*kit.Kit, error) {
-	return kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative})
+// openCard opens the task's card, with the kernel's addresses or with owned ones.
+func openCard(t task, owned ...netip.Prefix) (*kit.Kit, error) {
+	return kit.Open(kit.Config{Interface: t.Interface, Attach: loader.AttachNative, Addresses: owned})
 }
 
 // serveKitStream serves TCP through kit's net.Listener.
@@ -34,19 +35,26 @@ func openKit(t task) (*kit.Kit, kit.Token, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	s, err := bindKit(k, t.Address)
+	return k, s, err
+}
+
+func bindKit(k *kit.Kit, at netip.AddrPort) (kit.Token, error) {
 	s, err := k.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
 	if err != nil {
-		return nil, 0, fmt.Errorf("make a socket: %w", err)
+		return 0, fmt.Errorf("make a socket: %w", err)
 	}
-	at := t.Address
 	if err := k.Bind(s, &at); err != nil {
-		return nil, 0, fmt.Errorf("bind to %s: %w", t.Address, err)
+		return 0, fmt.Errorf("bind to %s: %w", at, err)
 	}
-	return k, s, nil
+	return s, nil
 }
 
 // serveKitHandler takes and answers datagrams on the engine.
 func serveKitHandler(t task, c *counters, ready func()) error {
+	if t.Role == Sockets {
+		return serveKitSockets(t, c, ready)
+	}
 	k, s, err := openKit(t)
 	if err != nil {
 		return err

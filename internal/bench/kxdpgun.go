@@ -27,6 +27,8 @@ const (
 	kxdpgunFull = 50_000_000
 	// kxdpgunBatch is the batch of queries with which it is fastest.
 	kxdpgunBatch = 64
+	// kxdpgunLongest is the longest query that queryOf makes, bytes.
+	kxdpgunLongest = 81
 )
 
 // kxdpgunSummary is what kxdpgun says at its end.

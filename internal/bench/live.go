@@ -37,10 +37,10 @@ type liveTarget struct {
 	From     *netlab.Namespace
 	To       netip.AddrPort
 	ToMAC    net.HardwareAddr
-	Payload  int    // bytes of UDP payload, at least liveBalance
+	Payload  int    // bytes of UDP payload, at least balance
 	Flows    int    // source ports to take turns with, a power of two
 	BasePort uint16 // the first of them
-	Sockets  int    // to go to in turn, from To on; see socketAt
+	Sockets  int    // to go to in turn, in place of To, where more than one; see socketAt
 	CPU      int
 }
 
@@ -49,8 +49,6 @@ const (
 	headersLen = etherLen + 20 + 8 // Ethernet, IPv4 without options, UDP
 	srcPortAt  = etherLen + 20     // where the UDP source port is
 	balanceAt  = headersLen        // where the payload begins, which balances the ports in the checksum
-	// liveBalance is how many bytes of it do so.
-	liveBalance = 2
 	// liveBatch is how many frames the kernel runs the program on before it lets the receiving softirq in.
 	liveBatch = 64
 	// paceSlack is how many frames a paced sender may be behind and catch up with; more are not sent at all.
@@ -80,14 +78,22 @@ func newLive(t liveTarget) (*live, error) {
 }
 
 // liveFrame builds the frame that all are copies of. Its source port is 0 and the first payload word 0xffff; the program
-// puts a port and its complement there, so that the checksum stays right.
+// puts a port and its complement there, so that the checksum stays right. So it is with the destination's port and the lower half
+// of its address, where there are several sockets.
 func liveFrame(t liveTarget) []byte {
 	payload := make([]byte, t.Payload)
 	for i := range payload {
 		payload[i] = byte(8 + i)
 	}
-	payload[0], payload[1] = 0xff, 0xff
-	return udpFrame(t.From.HardwareAddr(), t.ToMAC, netip.AddrPortFrom(t.From.Addr(), 0), t.To, payload)
+	for i := range t.balance() {
+		payload[i] = 0xff
+	}
+	to := t.To
+	if t.Sockets > 1 {
+		a := to.Addr().As4()
+		to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{a[0], a[1]}), 0)
+	}
+	return udpFrame(t.From.HardwareAddr(), t.ToMAC, netip.AddrPortFrom(t.From.Addr(), 0), to, payload)
 }
 
 // udpFrame builds a datagram's Ethernet frame.
@@ -150,7 +156,7 @@ const (
 
 // liveProgram paces, gives each frame the next flow's source port and redirects it: r6 data, r7 the state.
 func liveProgram(state *ebpf.Map, t liveTarget) asm.Instructions {
-	return slices.Concat(livePace(state), liveFlow(t), liveSockets(t), asm.Instructions{
+	return slices.Concat(livePace(state, t.balance()), liveFlow(t), liveSockets(t), asm.Instructions{
 		asm.Mov.Imm(asm.R1, int32(t.From.Index())),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
@@ -159,12 +165,12 @@ func liveProgram(state *ebpf.Map, t liveTarget) asm.Instructions {
 }
 
 // livePace counts the frames that are due, and drops others. It leaves the number of the frame, from 0, in r9.
-func livePace(state *ebpf.Map) asm.Instructions {
+func livePace(state *ebpf.Map, balance int32) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, xdpData, asm.Word),
 		asm.LoadMem(asm.R2, asm.R1, xdpDataEnd, asm.Word),
 		asm.Mov.Reg(asm.R3, asm.R6),
-		asm.Add.Imm(asm.R3, headersLen+liveBalance),
+		asm.Add.Imm(asm.R3, headersLen+balance),
 		asm.Mov.Imm(asm.R0, xdpAborted),
 		asm.JGT.Reg(asm.R3, asm.R2, "exit"),
 		asm.LoadMapValue(asm.R7, state.FD(), 0),
@@ -219,12 +225,58 @@ func frameWord(frame []byte, at int) int64 {
 	return int64(int32(binary.NativeEndian.Uint32(frame[at:])))
 }
 
+// balance is how many bytes of the payload keep the checksum right: for each port or half of an address that the program writes
+// its complement.
+func (t *liveTarget) balance() int32 {
+	if t.Sockets > 1 {
+		return 6
+	}
+	return 2
+}
+
+// socketStride is the step from one frame's socket to the next one's, prime, so that all have their turn and no processor fetches
+// the next one ahead.
+const socketStride = 7919
+
 // liveSockets gives each frame another socket to go to, where there are several.
 func liveSockets(t liveTarget) asm.Instructions {
 	if t.Sockets <= 1 {
 		return nil
 	}
-	return nil
+	first := socketAt(t.To.Addr(), 0)
+	header := slices.Clone(liveFrame(t)[etherLen:srcPortAt])
+	clear(header[10:12]) // the checksum
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R2, asm.R9),
+		asm.Mul.Imm(asm.R2, socketStride),
+		asm.Mod.Imm(asm.R2, int32(t.Sockets)),
+		asm.Mov.Reg(asm.R3, asm.R2),
+		asm.Div.Imm(asm.R3, socketsPerAddr),
+		asm.Mod.Imm(asm.R2, socketsPerAddr),
+
+		asm.Add.Imm(asm.R2, int32(first.Port())),
+		asm.HostTo(asm.BE, asm.R2, asm.Half),
+		asm.StoreMem(asm.R6, destPortAt, asm.R2, asm.Half),
+		asm.Xor.Imm(asm.R2, 0xffff),
+		asm.StoreMem(asm.R6, balanceAt+2, asm.R2, asm.Half),
+
+		asm.Add.Imm(asm.R3, int32(addr32(first.Addr())&0xffff)),
+		asm.Mov.Reg(asm.R4, asm.R3),
+		asm.HostTo(asm.BE, asm.R3, asm.Half),
+		asm.StoreMem(asm.R6, destAddrAt+2, asm.R3, asm.Half),
+		asm.Xor.Imm(asm.R3, 0xffff),
+		asm.StoreMem(asm.R6, balanceAt+4, asm.R3, asm.Half),
+
+		// The IPv4 header's checksum (RFC 1071): that of the rest, and this half of the address.
+		asm.Add.Imm(asm.R4, int32(sum16(0, header))),
+		asm.Mov.Reg(asm.R3, asm.R4),
+		asm.RSh.Imm(asm.R3, 16),
+		asm.And.Imm(asm.R4, 0xffff),
+		asm.Add.Reg(asm.R4, asm.R3),
+		asm.Xor.Imm(asm.R4, 0xffff),
+		asm.HostTo(asm.BE, asm.R4, asm.Half),
+		asm.StoreMem(asm.R6, etherLen+10, asm.R4, asm.Half),
+	}
 }
 
 // Sent returns how many frames were sent since the generator was made.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -154,6 +155,36 @@ func TestTurnRound(t *testing.T) {
 	require.Equal(t, want.ApplicationLayer().Payload(), got.ApplicationLayer().Payload())
 }
 
+// Frames to many sockets have their right ports, addresses and checksums, and each socket gets as many. Here the program runs on
+// one frame after another.
+func TestLiveFramesToManySockets(t *testing.T) {
+	_, target := liveLab(t)
+	target.Sockets, target.To = socketsPerAddr+3, netip.AddrPortFrom(netip.MustParseAddr("10.77.255.254"), 7)
+	g, err := newLive(target)
+	require.NoError(t, err)
+	defer g.Close()
+	seen := map[string]bool{}
+	for range 20 {
+		_, frame, err := g.program.Test(g.frame)
+		require.NoError(t, err)
+		packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		ip, udp := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4), packet.Layer(layers.LayerTypeUDP).(*layers.UDP)
+		seen[fmt.Sprintf("%s:%d", ip.DstIP, udp.DstPort)] = true
+		sum, ipSum := udp.Checksum, ip.Checksum
+		require.NoError(t, udp.SetNetworkLayerForChecksum(ip))
+		options := gopacket.SerializeOptions{ComputeChecksums: true}
+		require.NoError(t, gopacket.SerializeLayers(gopacket.NewSerializeBuffer(), options, ip, udp, gopacket.Payload(udp.Payload)))
+		require.Equal(t, udp.Checksum, sum)
+		require.Equal(t, ip.Checksum, ipSum)
+	}
+	want := map[string]bool{}
+	for n := range 20 {
+		want[socketAt(target.To.Addr(), n*socketStride%target.Sockets).String()] = true
+	}
+	require.Equal(t, want, seen)
+	require.Equal(t, "10.77.255.255:10002", socketAt(target.To.Addr(), socketsPerAddr+2).String())
+}
+
 // What raw AF_XDP reads of a frame decides whether it counts.
 func TestReader(t *testing.T) {
 	_, target := liveLab(t)
@@ -202,7 +233,8 @@ func TestXDPSendsBack(t *testing.T) {
 	var wait sync.WaitGroup
 	var runErr error
 	wait.Go(func() { runErr = g.Run(ctx, 20_000) })
-	require.Eventually(t, func() bool { n, err := s.Count(); return err == nil && n > 10*liveBatch }, 10*time.Second, time.Millisecond)
+	answered := func() bool { n, err := s.Count(); return err == nil && n > 10*liveBatch }
+	require.Eventually(t, answered, 10*time.Second, time.Millisecond)
 	cancel()
 	wait.Wait()
 	require.NoError(t, runErr)

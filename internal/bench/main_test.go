@@ -5,12 +5,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/internal/bench/child"
 )
+
+// kitdStandIn begins those of one that stands in for kitd.
+const kitdStandIn = "kitd-stand-in"
 
 // standIn begins the arguments of a process that stands in for gvisor-rival.
 const standIn = "gvisor-stand-in"
@@ -23,6 +28,12 @@ func TestMain(m *testing.M) {
 		case standIn:
 			fmt.Fprintln(os.Stderr, standInMain(os.Args[2:]))
 			os.Exit(1)
+		case kitdStandIn:
+			terminated := make(chan os.Signal, 1)
+			signal.Notify(terminated, unix.SIGTERM)
+			fmt.Fprintln(os.Stderr, "kitd: attached\nkitd: ready")
+			<-terminated
+			os.Exit(0)
 		}
 	}
 	os.Exit(m.Run())

@@ -61,12 +61,15 @@ func measureOverload(ctx context.Context, r *runner, s Subject) (sample Sample, 
 	return sample, err
 }
 
+// overloadFactors are what a full run offers.
+var overloadFactors = []float64{1, 1.25, 1.5, 2}
+
 // overloadSteps are the multiples of a subject's saturation that are offered, the last of them twice it.
 func (r *runner) overloadSteps() []float64 {
 	if r.opts.Smoke {
 		return []float64{1, 2}
 	}
-	return []float64{1, 1.25, 1.5, 2}
+	return overloadFactors
 }
 
 // keptKey is the column of what a subject does at a multiple of its saturation.

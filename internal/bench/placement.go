@@ -174,5 +174,5 @@ func betweenCores(ns float64) string {
 	if ns == 0 {
 		return "unknown"
 	}
-	return Nanoseconds.format(ns)
+	return Nanoseconds.Format(ns)
 }

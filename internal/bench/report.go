@@ -65,6 +65,8 @@ const (
 	Nanoseconds          Unit = "ns"
 	Share                Unit = "share" // 1 is all
 	Count                Unit = "count"
+	Factor               Unit = "factor"
+	Bytes                Unit = "B"
 )
 
 // Result is what one subject did.
@@ -215,7 +217,7 @@ func (w *Workload) write(b *strings.Builder) {
 		better = "lower"
 	}
 	fmt.Fprintf(b, "\n%s: %s\nRatios are of the first value; %s is better.\n", w.Name, w.Title, better)
-	references := w.references()
+	references := w.References()
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "  subject")
 	for _, name := range references {
@@ -246,12 +248,12 @@ func (w *Workload) write(b *strings.Builder) {
 		}
 		for i, c := range w.Columns {
 			if v, ok := r.Median[c.Key]; ok {
-				fmt.Fprintf(t, "\t%s", c.Unit.format(v))
+				fmt.Fprintf(t, "\t%s", c.Unit.Format(v))
 			} else {
 				fmt.Fprint(t, "\t-")
 			}
 			if i == 0 {
-				fmt.Fprintf(t, "\t%s … %s", c.Unit.format(r.Min[c.Key]), c.Unit.format(r.Max[c.Key]))
+				fmt.Fprintf(t, "\t%s … %s", c.Unit.Format(r.Min[c.Key]), c.Unit.Format(r.Max[c.Key]))
 			}
 		}
 		if w.Placement != nil {
@@ -262,8 +264,8 @@ func (w *Workload) write(b *strings.Builder) {
 	t.Flush()
 }
 
-// references are the names of those that any result has a ratio to, in the order of the list of references.
-func (w *Workload) references() []string {
+// References are the names of those that any result has a ratio to, in the order of the list of references.
+func (w *Workload) References() []string {
 	var names []string
 	for _, reference := range references {
 		if slices.ContainsFunc(w.Results, func(r Result) bool { _, ok := r.Ratios[reference.name]; return ok }) {
@@ -273,13 +275,23 @@ func (w *Workload) references() []string {
 	return names
 }
 
-// format writes a value with three digits and a unit.
-func (u Unit) format(v float64) string {
+// Format writes a value with three digits and a unit.
+func (u Unit) Format(v float64) string {
 	switch {
+	case u == Share && v < 0.1:
+		return fmt.Sprintf("%.2f %%", v*100)
 	case u == Share:
 		return fmt.Sprintf("%.0f %%", v*100)
 	case u == Count:
 		return fmt.Sprintf("%.0f", v)
+	case u == Bytes && v >= 1<<20:
+		return digits(v/(1<<20)) + " MiB"
+	case u == Bytes && v >= 1<<10:
+		return digits(v/(1<<10)) + " KiB"
+	case u == Bytes:
+		return digits(v) + " B"
+	case u == Factor:
+		return fmt.Sprintf("%.2f ×", v)
 	case u == Nanoseconds && v >= 1e6:
 		return digits(v/1e6) + " ms"
 	case u == Nanoseconds && v >= 1e3:

@@ -138,8 +138,9 @@ func TestUnits(t *testing.T) {
 	}{
 		{PerSecond, 12, "12.0 /s"}, {PerSecond, 1234, "1.23 k/s"}, {PerSecond, 45_600_000, "45.6 M/s"},
 		{Nanoseconds, 0, "0.00 ns"}, {Nanoseconds, 999, "999 ns"}, {Nanoseconds, 4900, "4.90 µs"}, {Nanoseconds, 2.5e6, "2.50 ms"},
-		{Share, 0.955, "96 %"}, {Count, 3, "3"},
+		{Share, 0.955, "96 %"}, {Share, 0.0034, "0.34 %"}, {Factor, 1.3, "1.30 ×"},
+		{Bytes, 1000, "1000 B"}, {Bytes, 1500, "1.46 KiB"}, {Bytes, 34 << 20, "34.0 MiB"}, {Count, 3, "3"},
 	} {
-		require.Equal(t, c.want, c.unit.format(c.value))
+		require.Equal(t, c.want, c.unit.Format(c.value))
 	}
 }

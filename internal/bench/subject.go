@@ -55,6 +55,7 @@ const (
 	kitBatch   = "kit batch"
 	kitCalls   = "kit RecvFrom"
 	kitTCP     = "kit TCP"
+	kitd       = "kitd"
 )
 
 // recvmmsgSpin is the kernel's best: the caller's core does nothing but ask for datagrams.
@@ -93,21 +94,22 @@ var references = []reference{
 var (
 	datagrams = []Role{Receive, Echo, Transmit}
 	answers   = []Role{Receive, Echo}
+	many      = []Role{Receive, Echo, Sockets}
 	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect}
 )
 
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: answers},
+		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: many},
 		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
 		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP, roles: datagrams},
 		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
 		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true, roles: []Role{Receive}},
 		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
-		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time", serve: serveRecvmmsg,
-			program: recvmmsgProgram, kernel: true, roles: answers},
+		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time; many sockets with epoll", serve: serveRecvmmsg,
+			program: recvmmsgProgram, kernel: true, roles: many},
 		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg,
 			program: recvmmsgProgram, kernel: true, roles: answers},
 		{Name: sendmmsg, About: "the kernel's sendmmsg, 64 at a time",
@@ -116,7 +118,11 @@ func Subjects() []Subject {
 			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
 		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch,
 			kernel: true, roles: answers},
-		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true, roles: datagrams},
+		{Name: goNet, About: "Go's net.UDPConn, one at a time", serve: serveGoNet, kernel: true,
+			roles: append([]Role{Footprint}, datagrams...)},
+
+		{Name: kitd, About: "kitd's daemon, and the sockets that it could have", serve: serveKitFootprint, owned: true,
+			roles: []Role{Footprint}},
 
 		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, roles: streams},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",

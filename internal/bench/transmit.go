@@ -23,12 +23,12 @@ import (
 const transmitPort = 9
 
 // transmitNote says what could mislead a reader of transmit's table.
-const transmitNote = "transmit: batches go out on connected sockets, 64 datagrams a call; Go's net and kit's SendTo name the peer with " +
-	"each datagram. Raw AF_XDP fills its ring before each call. A sendmmsg GSO message holds up to 64 datagrams, or as many as fit 64 kB: the kernel walks its stack once for " +
-	"all of them, and cuts above the card, since the card's own UDP segmentation is off."
+const transmitNote = "transmit: batches go out on connected sockets, 64 datagrams a call; Go's net and kit's SendTo name the peer " +
+	"with each datagram. Raw AF_XDP fills its ring before each call. A sendmmsg GSO message holds up to 64 datagrams, or as many as " +
+	"fit 64 kB: the kernel walks its stack once for all of them, and cuts above the card, since the card's own UDP segmentation is off."
 
 func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-	sink, err := newSink(r.lab.Left, r.addressOf(s))
+	sink, err := newSink(r.lab.Left, r.addressOf(s, Transmit))
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,8 @@ func sendmmsgArgs(t task) []string {
 	if t.Subject == sendmmsgGSO {
 		cut = "gso"
 	}
-	return slices.Concat([]string{cut}, hostPort(t.Address), hostPort(t.Peer), []string{strconv.Itoa(t.Payload), strconv.Itoa(t.CPU)})
+	numbers := []string{strconv.Itoa(t.Payload), strconv.Itoa(t.CPU)}
+	return slices.Concat([]string{cut}, hostPort(t.Address), hostPort(t.Peer), numbers)
 }
 
 func hostPort(at netip.AddrPort) []string {

@@ -67,8 +67,9 @@ func allWorkloads() []workload {
 			}, costColumns()...),
 			measure: measureTransmit,
 		},
+		socketsWorkload(),
 		{
-			name: echo, title: "answers that kxdpgun gets while it asks as fast as it can",
+			name: echo, title: "answers to a generator that asks as fast as it can",
 			role: Echo,
 			columns: []Column{
 				{Key: "answered_per_s", Title: "answered", Unit: PerSecond},
@@ -99,7 +100,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}, streamWorkloads()...)
+	}, append(streamWorkloads(), footprintWorkload())...)
 }
 
 const (
@@ -111,7 +112,12 @@ const (
 )
 
 // underLive starts the subject and the generator that it is given, and calls f while frames arrive.
-func (r *runner) underLive(ctx context.Context, s Subject, role Role, f func(*process, *live) error) (err error) {
+func (r *runner) underLive(ctx context.Context, s Subject, role Role, f func(*process, *live) error) error {
+	return r.underLiveTo(ctx, s, task{Role: role}, f)
+}
+
+// underLiveTo is underLive for a task that may have several sockets.
+func (r *runner) underLiveTo(ctx context.Context, s Subject, t task, f func(*process, *live) error) (err error) {
 	if s.kernel {
 		end := r.lab.Right.Ends[0]
 		if err := end.SetOffloads(netlab.GRO); err != nil {
@@ -119,14 +125,14 @@ func (r *runner) underLive(ctx context.Context, s Subject, role Role, f func(*pr
 		}
 		defer func() { err = errors.Join(err, end.SetOffloads(0)) }()
 	}
-	p, err := r.start(ctx, s, role)
+	p, err := r.startTask(ctx, s, t)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	g, err := newLive(liveTarget{
-		From: r.lab.Left, To: r.address, ToMAC: r.lab.Right.HardwareAddr(), Payload: r.opts.Payload,
-		Flows: liveFlows, BasePort: liveBasePort, CPU: r.opts.GeneratorCPU,
+		From: r.lab.Left, To: r.addressOf(s, t.Role), ToMAC: r.lab.Right.HardwareAddr(), Payload: r.opts.Payload,
+		Flows: liveFlows, BasePort: liveBasePort, CPU: r.opts.GeneratorCPU, Sockets: t.Sockets,
 	})
 	if err != nil {
 		return err
@@ -261,14 +267,17 @@ func softirqTime() time.Duration {
 }
 
 func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-	if _, err := exec.LookPath("kxdpgun"); err != nil {
-		return nil, errors.New("bench: kxdpgun is not installed: apt-get install knot-dnsutils")
+	if r.opts.Payload > kxdpgunLongest {
+		return measureEchoLive(ctx, r, s)
 	}
 	p, err := r.start(ctx, s, Echo)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
+	if _, err := exec.LookPath("kxdpgun"); err != nil {
+		return nil, errors.New("bench: kxdpgun is not installed: apt-get install knot-dnsutils")
+	}
 	d := (r.opts.Window + time.Second - 1).Truncate(time.Second)
 	summary, err := kxdpgun(ctx, r.dir, r.lab.Left, r.address, r.opts.Payload, r.opts.GeneratorCPU, d)
 	if err != nil {
@@ -281,6 +290,24 @@ func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err 
 		"answered_per_s": float64(summary.Replies) / summary.Duration.Seconds(),
 		"asked_per_s":    float64(summary.Queries) / summary.Duration.Seconds(),
 	}, nil
+}
+
+// measureEchoLive is measureEcho for datagrams that are longer than kxdpgun's: live frames ask, and a sink counts the answers.
+func measureEchoLive(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
+	err = r.underLive(ctx, s, Echo, func(_ *process, g *live) (err error) {
+		sink, err := newSink(r.lab.Left, r.address)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, sink.Close()) }()
+		at, err := offer(ctx, g, sink, 0, r.opts.Window)
+		if err == nil && at.goodput == 0 {
+			err = errors.New("bench: the subject answered nothing")
+		}
+		sample = Sample{"answered_per_s": at.goodput, "asked_per_s": at.offered}
+		return err
+	})
+	return sample, err
 }
 
 func measureTrips(ctx context.Context, r *runner, s Subject, spin bool) (Sample, error) {
@@ -327,6 +354,6 @@ func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err 
 
 // clientTask completes a client's task.
 func (r *runner) clientTask(s Subject, t task) task {
-	t.Subject, t.Address, t.CPU, t.Duration = clientSubject, r.addressOf(s), r.opts.GeneratorCPU, r.opts.Window
+	t.Subject, t.Address, t.CPU, t.Duration = clientSubject, r.addressOf(s, t.Role), r.opts.GeneratorCPU, r.opts.Window
 	return t
 }

@@ -37,21 +37,33 @@ type Task struct {
 	Spin      bool           `json:"spin"`     // whether a client spins
 	Workers   int            `json:"workers"`  // connections that a client has under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
+	Sockets   int            `json:"sockets"`  // that a subject has
 }
 
 // Role is what a subject does.
 type Role string
 
-// With datagrams a subject counts what it receives, sends each back, or sends all that it can. With TCP it reads and throws away, writes all that it
+// With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
+// receives on many sockets. With TCP it reads and throws away, writes all that it
 // can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
 	Transmit      Role = "transmit"
+	Sockets       Role = "sockets"
+	Footprint     Role = "footprint"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
 	StreamEcho    Role = "stream-echo"
 	StreamConnect Role = "stream-connect"
+)
+
+// A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its
+// counters then say how many there are and how many bytes of its memory each costs.
+const (
+	FootprintUDP        Role = "footprint-udp"
+	FootprintListener   Role = "footprint-listener"
+	FootprintConnection Role = "footprint-connection"
 )
 
 // Counters are a subject's, in datagrams or, with TCP, in bytes; each is on a cache line of its own: one thread counts,

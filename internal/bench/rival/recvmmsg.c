@@ -1,11 +1,65 @@
 /*
  * The kernel's sockets at their best from one thread: recvmmsg and, for an echo, sendmmsg of what came.
  *
- *     recvmmsg receive|echo sleep|spin ADDRESS PORT CPU
+ * With many sockets, at the ports from PORT on and SPAN each of the addresses from ADDRESS on, epoll says which have something.
+ *
+ *     recvmmsg receive|echo|sockets sleep|spin ADDRESS PORT CPU SOCKETS
  */
 #include "child.h"
 
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
 enum { BATCH = 64, LONGEST = 2048, RCVBUF = 8 << 20 };
+
+/* SPAN is socketsPerAddr of sockets.go. */
+enum { EVENTS = 64, SPAN = 50000, SPARE = 100 };
+
+static int epoll_of_bound(const char *address, int port, int sockets)
+{
+	struct rlimit files = { sockets + SPARE, sockets + SPARE };
+	int epoll = epoll_create1(0);
+	struct in_addr first, at;
+
+	if (epoll < 0)
+		fail("epoll_create1");
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		fail("RLIMIT_NOFILE");
+	if (inet_pton(AF_INET, address, &first) != 1)
+		fail(address);
+	for (int i = 0; i < sockets; i++) {
+		struct epoll_event e = { .events = EPOLLIN };
+		char host[INET_ADDRSTRLEN], number[8];
+
+		at.s_addr = htonl(ntohl(first.s_addr) + i / SPAN);
+		inet_ntop(AF_INET, &at, host, sizeof host);
+		snprintf(number, sizeof number, "%d", port + i % SPAN);
+		e.data.fd = bound(SOCK_DGRAM, host, number);
+		if (epoll_ctl(epoll, EPOLL_CTL_ADD, e.data.fd, &e))
+			fail("epoll_ctl");
+	}
+	return epoll;
+}
+
+static void many(int epoll, struct mmsghdr *messages)
+{
+	static struct epoll_event events[EVENTS];
+
+	for (;;) {
+		int n = epoll_wait(epoll, events, EVENTS, -1);
+
+		if (n < 0)
+			fail("epoll_wait");
+		for (int i = 0; i < n; i++) {
+			int got = recvmmsg(events[i].data.fd, messages, BATCH, MSG_DONTWAIT, NULL);
+
+			if (got < 0 && errno != EAGAIN)
+				fail("recvmmsg");
+			if (got > 0)
+				add(&received, got);
+		}
+	}
+}
 
 int main(int argc, char **argv)
 {
@@ -13,24 +67,31 @@ int main(int argc, char **argv)
 	static struct sockaddr_in peers[BATCH];
 	static struct iovec vectors[BATCH];
 	static struct mmsghdr messages[BATCH];
-	int fd, echo, flags, room = RCVBUF;
+	int fd, echo, flags, sockets, room = RCVBUF;
 
-	if (argc != 6) {
-		fprintf(stderr, "usage: recvmmsg receive|echo sleep|spin ADDRESS PORT CPU\n");
+	if (argc != 7) {
+		fprintf(stderr, "usage: recvmmsg receive|echo|sockets sleep|spin ADDRESS PORT CPU SOCKETS\n");
 		return 2;
 	}
 	echo = !strcmp(argv[1], "echo");
 	flags = strcmp(argv[2], "spin") ? MSG_WAITFORONE : MSG_DONTWAIT;
 	settle(argv[5]);
-	fd = bound(SOCK_DGRAM, argv[3], argv[4]);
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room))
-		fail("SO_RCVBUFFORCE");
 	for (int i = 0; i < BATCH; i++) {
 		vectors[i].iov_base = buffers[i];
+		vectors[i].iov_len = LONGEST;
 		messages[i].msg_hdr.msg_name = &peers[i];
 		messages[i].msg_hdr.msg_iov = &vectors[i];
 		messages[i].msg_hdr.msg_iovlen = 1;
 	}
+	sockets = atoi(argv[6]);
+	if (sockets > 1) {
+		fd = epoll_of_bound(argv[3], atoi(argv[4]), sockets);
+		ready();
+		many(fd, messages);
+	}
+	fd = bound(SOCK_DGRAM, argv[3], argv[4]);
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room))
+		fail("SO_RCVBUFFORCE");
 	ready();
 
 	for (;;) {

@@ -33,6 +33,7 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.StringSliceVar(&given.Workloads, "workloads", nil, "`NAMES` of the workloads to run (default: all)")
 	flags.IntVar(&given.Repetitions, "repetitions", given.Repetitions, "how often each subject is measured")
 	flags.DurationVar(&given.Window, "window", given.Window, "how long one measurement takes")
+	flags.IntVar(&given.Payload, "payload", given.Payload, "`BYTES` of a datagram, up to 1472, a whole frame")
 	flags.IntVar(&given.Request, "request", given.Request, "`BYTES` of a request and of its answer in tcp-roundtrip")
 	flags.DurationVar(&given.CoreToCore, "core-to-core", 0,
 		"before each round, wait until a cache line takes this `TIME` or less from\n"+
@@ -41,9 +42,11 @@ func (e *Env) benchCommand() *cobra.Command {
 	flags.StringVar(&given.NoGVisor, "no-gvisor", "", "`WHY` there is no gvisor-rival, for the report")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := bench.DefaultOptions(smoke, append(e.Self, bench.ChildArgument)...)
+		o.Kitd = e.Self
 		for name, take := range map[string]func(){
 			"subjects": func() { o.Subjects = given.Subjects }, "workloads": func() { o.Workloads = given.Workloads },
 			"repetitions": func() { o.Repetitions = given.Repetitions }, "window": func() { o.Window = given.Window },
+			"payload": func() { o.Payload = given.Payload },
 			"request": func() { o.Request = given.Request }, "core-to-core": func() { o.CoreToCore = given.CoreToCore },
 			"gvisor":    func() { o.GVisor = given.GVisor },
 			"no-gvisor": func() { o.NoGVisor = given.NoGVisor },

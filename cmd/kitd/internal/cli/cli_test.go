@@ -514,17 +514,21 @@ func TestBench(t *testing.T) {
 	require.Equal(t, exitOK, r.status, r.stderr)
 	require.Equal(t, "measuring\n", r.stderr)
 	require.True(t, json.Valid([]byte(r.stdout)))
-	require.Equal(t, bench.DefaultOptions(false, "kitd", bench.ChildArgument), got)
+	want := bench.DefaultOptions(false, "kitd", bench.ChildArgument)
+	want.Kitd = []string{"kitd"}
+	require.Equal(t, want, got)
 
 	run("--smoke", "--subjects", "kit handler,Go net", "--repetitions", "2")
-	want := bench.DefaultOptions(true, "kitd", bench.ChildArgument)
+	want = bench.DefaultOptions(true, "kitd", bench.ChildArgument)
+	want.Kitd = []string{"kitd"}
 	want.Subjects, want.Repetitions = []string{"kit handler", "Go net"}, 2
 	require.Equal(t, want, got)
 
-	run("--gvisor", "bin/gvisor-rival", "--request", "64", "--core-to-core", "120ns")
+	run("--gvisor", "bin/gvisor-rival", "--request", "64", "--payload", "1472", "--core-to-core", "120ns")
 	require.Equal(t, 120*time.Nanosecond, got.CoreToCore)
 	require.Equal(t, "bin/gvisor-rival", got.GVisor)
 	require.Equal(t, 64, got.Request)
+	require.Equal(t, 1472, got.Payload)
 	run("--no-gvisor", "its build fails")
 	require.Equal(t, "its build fails", got.NoGVisor)
 

@@ -1,0 +1,24 @@
+package bench
+
+import "fmt"
+
+// Stepped says which columns of a workload are one thing at several steps, for who draws them.
+type Stepped struct {
+	Workload string
+	What     string   // sentence's beginning
+	At       []string // the steps in words
+	Keys     []string // the columns
+}
+
+// Steps returns what is measured at several steps.
+func Steps() []Stepped {
+	sockets := Stepped{Workload: receiveSockets, What: "Packets received by so many sockets"}
+	for _, n := range socketCounts {
+		sockets.At, sockets.Keys = append(sockets.At, fmt.Sprint(n)), append(sockets.Keys, socketRateKey(n))
+	}
+	over := Stepped{Workload: overload, What: "Share of a subject's best that it answers at multiples of its saturation"}
+	for _, factor := range overloadFactors {
+		over.At, over.Keys = append(over.At, fmt.Sprintf("%g×", factor)), append(over.Keys, keptKey(factor))
+	}
+	return []Stepped{sockets, over}
+}
