@@ -43,8 +43,8 @@ type Options struct {
 	// CoreToCore is the most that a cache line may take from one of these cores to the other when a round of measurements
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
-	// Smoke leaves out the finer steps of the overload curve, and repeats no round in which the cores moved; with the other
-	// options of DefaultOptions(true) all takes some 40 s.
+	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes some
+	// 40 s, and more where the cores move.
 	Smoke bool
 }
 
@@ -239,7 +239,7 @@ func (r *runner) another(w *Workload, n int) bool {
 		return true
 	}
 	rounds := w.rounds() // none where each subject has failed
-	return r.distance != nil && !r.opts.Smoke && n < asked+extraRounds*asked && len(rounds) > 0 &&
+	return r.distance != nil && n < asked+extraRounds*asked && len(rounds) > 0 &&
 		len(choose(rounds, r.opts.near())) < asked
 }
 

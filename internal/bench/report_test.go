@@ -128,6 +128,10 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, r.Check())
 	r.Workload(echo).Result(kitHandler).Ratios[recvmmsg] = 0.1
 	require.ErrorContains(t, r.Check(), "echo: kit handler is 0.10 times recvmmsg")
+	r.Workload(echo).Placement = &Placement{Comparable: true}
+	require.Error(t, r.Check())
+	r.Workload(echo).Placement = &Placement{}
+	require.NoError(t, r.Check(), "the cores moved in each round")
 }
 
 func TestUnits(t *testing.T) {

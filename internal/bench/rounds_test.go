@@ -125,15 +125,6 @@ func TestRoundsAreAddedUntilTheyCompare(t *testing.T) {
 	}
 }
 
-func TestSmokeRunRepeatsNoRound(t *testing.T) {
-	r, w, out := script(Options{Repetitions: 1, Smoke: true}, 90, 90, 250, 250)
-	done, err := r.measure(context.Background(), w)
-	require.NoError(t, err)
-	require.Equal(t, &Placement{MinNS: 90, MaxNS: 250, Counted: 1}, done.Placement)
-	require.Equal(t, "echo 1/1 kit handler: 1.11 M/s, core to core 90.0 ns, then 90.0 ns\n"+
-		"echo 1/1 recvmmsg: 200 k/s, core to core 250 ns, then 250 ns\n", out.String())
-}
-
 func TestOneCoreHasNoPlacement(t *testing.T) {
 	r, w, out := script(Options{Repetitions: 2}, 90)
 	w.measure = func(context.Context, *runner, Subject) (Sample, error) { return Sample{"rate": 1}, nil }
