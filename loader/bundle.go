@@ -21,9 +21,9 @@ const (
 	ipProtocolAt  = 9  // bytes into the IPv4 header
 )
 
-// packetSocket hands TCP segments and UDP datagrams to the driver in bundles, which the card, or the kernel just above the driver, cuts apart
-// (packet(7) with PACKET_VNET_HDR). In copy mode AF_XDP costs a buffer, a walk through the driver and a softirq for each
-// frame; this costs them once for some forty. It receives nothing.
+// packetSocket hands TCP segments and UDP datagrams to the driver in bundles, which the card, or the kernel just above the
+// driver, cuts apart (packet(7) with PACKET_VNET_HDR). In copy mode AF_XDP costs a buffer, a walk through the driver and a
+// softirq for each frame; this costs them once for some forty. It receives nothing.
 type packetSocket struct {
 	fd   int
 	vnet virtioNetHeader
@@ -121,8 +121,8 @@ func (p *packetSocket) fault(protocol uint8) *error {
 	return &p.tcpFault
 }
 
-// bundles says why no bundles may be sent: frames go by a transmit queue of their number, past the queueing discipline, and must not
-// overtake bundles nor be overtaken.
+// bundles says why no bundles may be sent: frames go by a transmit queue of their number, past the queueing discipline, and
+// must not overtake bundles nor be overtaken.
 func (d *Device) bundles() error {
 	if d.info.TxQueues != 1 {
 		return fmt.Errorf("%d transmit queues, of which the kernel would choose another than the frames'", d.info.TxQueues)
@@ -135,8 +135,9 @@ func (d *Device) bundles() error {
 }
 
 // BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 where it takes none: with
-// zero-copy, which has transmit queues of its own and needs it least, on a card with several transmit queues, and where a queueing
-// discipline other than noqueue stood between when the device was opened. Frames and bundles would overtake each other there.
+// zero-copy, which has transmit queues of its own and needs it least, on a card with several transmit queues, and where a
+// queueing discipline other than noqueue stood between when the device was opened. Frames and bundles would overtake each other
+// there.
 func (l *Link) BundleLimit(protocol uint8) int {
 	if l.packet == nil || *l.packet.fault(protocol) != nil {
 		return 0
@@ -144,12 +145,12 @@ func (l *Link) BundleLimit(protocol uint8) int {
 	return mostBundle
 }
 
-// SendBundle sends consecutive TCP segments of one connection, or UDP datagrams of one pair of sockets, that differ in nothing but
-// sequence number, payload and checksum, after all that Send has queued. header are the headers of all: Ethernet, from byte
+// SendBundle sends consecutive TCP segments of one connection, or UDP datagrams of one pair of sockets, that differ in nothing
+// but sequence number, payload and checksum, after all that Send has queued. header are the headers of all: Ethernet, from byte
 // network on IPv4 without fragmentation whose total length is the sum of headers and payload, and TCP with the first sequence
 // number or UDP with the length of all, whose checksum field is the pseudo-header's sum, not complemented. payload in at most
-// 64 slices is cut into this many bytes each; the last may be shorter, and of segments has the PSH. The memory is the
-// caller's again on return. It reports false when nothing was sent, and counts why.
+// 64 slices is cut into this many bytes each; the last may be shorter, and of segments has the PSH. The memory is the caller's
+// again on return. It reports false when nothing was sent, and counts why.
 func (l *Link) SendBundle(header []byte, network int, payload [][]byte, segment int) bool {
 	protocol := header[network+ipProtocolAt]
 	if l.BundleLimit(protocol) == 0 || len(payload) > mostBundleParts {

@@ -25,15 +25,20 @@ func (r *rig) bundleHeader(payload int) []byte {
 		&layers.Ethernet{SrcMAC: r.lab.Left.HardwareAddr(), DstMAC: r.lab.Right.HardwareAddr(), EthernetType: layers.EthernetTypeIPv4},
 		ip, tcp, gopacket.Payload(make([]byte, payload))))
 	header := buffer.Bytes()[:14+20+20]
-	pseudo := uint32(unix.IPPROTO_TCP) + uint32(20+payload)
-	for i := 26; i < 34; i += 2 {
-		pseudo += uint32(binary.BigEndian.Uint16(header[i:]))
-	}
-	for pseudo > 0xFFFF {
-		pseudo = pseudo>>16 + pseudo&0xFFFF
-	}
-	binary.BigEndian.PutUint16(header[14+20+16:], uint16(pseudo))
+	binary.BigEndian.PutUint16(header[14+20+16:], pseudoSum(header, unix.IPPROTO_TCP, 20+payload))
 	return header
+}
+
+// pseudoSum is the sum of the pseudo-header for a segment or datagram of length bytes.
+func pseudoSum(header []byte, protocol, length int) uint16 {
+	sum := uint32(protocol) + uint32(length)
+	for i := 26; i < 34; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	for sum > 0xFFFF {
+		sum = sum>>16 + sum&0xFFFF
+	}
+	return uint16(sum)
 }
 
 // A bundle arrives as segments whose numbers go on and whose checksums hold, behind what was queued before it.
@@ -93,14 +98,7 @@ func TestBundleOfDatagrams(t *testing.T) {
 		payload[i] = byte(i)
 	}
 	header := r.datagram(9, payload)[:14+20+8]
-	pseudo := uint32(unix.IPPROTO_UDP) + uint32(8+len(payload))
-	for i := 26; i < 34; i += 2 {
-		pseudo += uint32(binary.BigEndian.Uint16(header[i:]))
-	}
-	for pseudo > 0xFFFF {
-		pseudo = pseudo>>16 + pseudo&0xFFFF
-	}
-	binary.BigEndian.PutUint16(header[14+20+6:], uint16(pseudo))
+	binary.BigEndian.PutUint16(header[14+20+6:], pseudoSum(header, unix.IPPROTO_UDP, 8+len(payload)))
 	if !l.SendBundle(header, 14, [][]byte{payload[:150], payload[150:]}, 100) {
 		require.Zero(t, l.BundleLimit(unix.IPPROTO_UDP), "a kernel before 6.2 has none, and is not asked again")
 		require.NotZero(t, l.BundleLimit(unix.IPPROTO_TCP))

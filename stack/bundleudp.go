@@ -10,24 +10,21 @@ const (
 	bundleDatagrams = 64
 	// bundleWorth is how many it has at least.
 	bundleWorth = 4
+
+	udpHeaders = wire.IPv4Len + wire.UDPLen
 )
 
-// emitBundle sends the next datagrams of a socket in one piece, if there are several that may go so: from one address to one other,
-// of one length but for the last, which may be shorter, and none longer than a frame. It returns how many it sent, and has passed
-// their records; after 0 nothing has changed. m is the first of them as read.
+// emitBundle sends the next datagrams of a socket in one piece, if there are several that may go so: from one address to one
+// other, of one length but for the last, which may be shorter, and none longer than a frame. It returns how many it sent, and
+// has passed their records; after 0 nothing has changed. m is the first of them as read.
 func (e *Engine) emitBundle(h *half, m *outgoing, r *ring.ChainReader) int {
-	const headers = wire.IPv4Len + wire.UDPLen
-	b := &e.bundle
-	limit := b.link.BundleLimit(uint8(wire.ProtocolUDP)) - headers
-	if limit <= 0 || h.cut.off > 0 || e.tapping.tap != nil || e.stuck || b.refused == e.steps {
+	if h.cut.off > 0 {
 		return 0
 	}
-	d := e.dest(m.dst)
-	if d.kind != destNeighbour || !d.neigh.fresh() || d.locked {
-		return 0
-	}
+	b, d := &e.bundle, e.dest(m.dst)
+	limit := e.bundleLimit(d, wire.ProtocolUDP) - udpHeaders
 	b.segment = len(r.PeekOn()) - outRecord
-	if b.segment == 0 || headers+b.segment > d.mtu || b.segment > limit {
+	if b.segment == 0 || b.segment > limit || udpHeaders+b.segment > d.mtu {
 		return 0
 	}
 	mark := r.Mark()
@@ -63,27 +60,25 @@ func (e *Engine) emitBundle(h *half, m *outgoing, r *ring.ChainReader) int {
 
 // sendUDPBundle gives the link the bundle. It reports false when the link did not take it.
 func (e *Engine) sendUDPBundle(h *half, m *outgoing, d *dest) bool {
-	b, nb := &e.bundle, d.neigh
+	b := &e.bundle
 	src := m.src
 	if src == 0 {
 		src = d.source
 	}
-	nb.used = true
-	header := b.header[:nb.headerLen+wire.IPv4Len+wire.UDPLen]
-	*(*[wire.EthernetMaxLen]byte)(header) = nb.header
-	ip := header[nb.headerLen:]
+	ip := b.begin(d.neigh, udpHeaders)
 	u := wire.UDP(ip[wire.IPv4Len:])
 	wire.PutUDP(u, &wire.UDPFields{Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: b.bytes}, 0)
 	u.PutPartialChecksum(src, m.dst)
 	wire.PutIPv4(ip, &wire.IPv4Fields{
-		TOS: m.tos, TotalLength: wire.IPv4Len + wire.UDPLen + b.bytes, DF: true, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
+		TOS: m.tos, TotalLength: udpHeaders + b.bytes, DF: true, TTL: m.ttl, Protocol: wire.ProtocolUDP, Src: src, Dst: m.dst,
 	})
-	return e.giveBundle(header, nb.headerLen)
+	return e.giveBundle(d.neigh.headerLen, udpHeaders)
 }
 
-// giveBundle gives the link what was gathered under these headers, and counts it.
-func (e *Engine) giveBundle(header []byte, network int) bool {
+// giveBundle gives the link what was gathered, under network bytes of Ethernet header and the n that begin gave, and counts it.
+func (e *Engine) giveBundle(network, n int) bool {
 	b := &e.bundle
+	header := b.header[:network+n]
 	if !b.link.SendBundle(header, network, b.parts[:b.nparts], b.segment) {
 		b.refused = e.steps
 		return false

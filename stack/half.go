@@ -203,13 +203,14 @@ func (e *Engine) emitHalf(h *half) (more bool) {
 	r := h.tx.Reader()
 	var m outgoing
 	n := 0
+	bundles := h.d.proto == wire.ProtocolUDP && e.bundle.link != nil && e.bundle.link.BundleLimit(uint8(wire.ProtocolUDP)) > 0
 	for ; n < emitBudget; n++ {
 		rec := r.Peek()
 		if rec == nil {
 			break
 		}
 		m.get(rec)
-		if e.bundle.link != nil && h.d.proto == wire.ProtocolUDP && n+bundleDatagrams <= emitBudget {
+		if bundles && n+bundleDatagrams <= emitBudget {
 			if sent := e.emitBundle(h, &m, r); sent > 0 {
 				n += sent - 1
 				continue

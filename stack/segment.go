@@ -94,8 +94,9 @@ const (
 	bundleParts = 64
 )
 
-// A bundle gathers the segments that a connection emits one behind the other, or a socket's datagrams (bundleudp.go), for a link that takes
-// them in one piece. It is empty but while one emits: what it points to is the memory of the connection's or the socket's ring.
+// A bundle gathers the segments that a connection emits one behind the other, or a socket's datagrams (bundleudp.go), for a
+// link that takes them in one piece. It is empty but while one emits: what it points to is the memory of the connection's or
+// the socket's ring.
 type bundle struct {
 	link    Bundler // nil: the link is none
 	refused uint64  // the step in which it had no room: for the rest of it there are frames
@@ -130,7 +131,10 @@ func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
 		}
 		w.finish()
 	}
-	if s.Flags != tcp.ACK || s.PayloadLen() < bundleLeast || s.Options.NSACK > 0 || !w.bundles(b) {
+	if s.Flags != tcp.ACK || s.PayloadLen() < bundleLeast || s.Options.NSACK > 0 || w.dest == nil {
+		return gatherNot
+	}
+	if b.limit = w.e.bundleLimit(w.dest, wire.ProtocolTCP); b.limit == 0 {
 		return gatherNot
 	}
 	if b.spare == nil {
@@ -145,14 +149,12 @@ func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
 	return gathered
 }
 
-// bundles tells whether segments may go to the destination in bundles now. A tap is to see each of them.
-func (w *segmentWriter) bundles(b *bundle) bool {
-	e := w.e
-	if w.dest == nil || w.dest.kind != destNeighbour || !w.dest.neigh.fresh() || w.dest.locked || e.tapping.tap != nil || e.stuck || b.refused == e.steps {
-		return false
+// bundleLimit is the longest packet of a bundle to d now, in bytes; 0 where there may be none. A tap is to see each segment.
+func (e *Engine) bundleLimit(d *dest, protocol wire.Protocol) int {
+	if e.tapping.tap != nil || e.stuck || e.bundle.refused == e.steps || d.kind != destNeighbour || !d.neigh.fresh() || d.locked {
+		return 0
 	}
-	b.limit = b.link.BundleLimit(uint8(wire.ProtocolTCP))
-	return b.limit > 0
+	return e.bundle.link.BundleLimit(uint8(protocol))
 }
 
 // continues tells whether s is what the segments so far would be followed by.
@@ -206,23 +208,24 @@ func (b *bundle) empty() {
 	b.n, b.bytes, b.nparts = 0, 0, 0
 }
 
+// begin puts the Ethernet header in front, and returns the n bytes of headers behind it, to be written.
+func (b *bundle) begin(nb *neighbour, n int) []byte {
+	nb.used = true
+	*(*[wire.EthernetMaxLen]byte)(b.header[:]) = nb.header
+	return b.header[nb.headerLen : nb.headerLen+n]
+}
+
 // sendBundle gives the link the bundle. It reports false when the link did not take it.
 func (w *segmentWriter) sendBundle(b *bundle) bool {
-	e := w.e
-	nb := w.dest.neigh
-	nb.used = true
-	network := nb.headerLen
 	options := b.first.Options.Len(false)
 	headers := wire.IPv4Len + wire.TCPLen + options
-	h := b.header[:network+headers]
-	*(*[wire.EthernetMaxLen]byte)(h) = nb.header
-	ip := h[network:]
+	ip := b.begin(w.dest.neigh, headers)
 	segment := ip[wire.IPv4Len:]
 	wire.PutTCPOptions(segment[wire.TCPLen:], &b.first.Options, false)
 	wire.PutTCP(segment, w.tcpFields(&b.first, options, b.bytes), 0)
 	wire.TCP(segment).PutPartialChecksum(w.id.Local, w.id.Remote, wire.TCPLen+options+b.bytes)
 	w.putIPv4(ip, &b.first, headers+b.bytes)
-	return e.giveBundle(h, network)
+	return w.e.giveBundle(w.dest.neigh.headerLen, headers)
 }
 
 // cut sends the first segment of the bundle in a frame.

@@ -90,8 +90,11 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 		src = d.source
 	}
 	n := wire.IPv4Len + wire.UDPLen + len(payload)
-	whole := h.d.whole.Load()
-	if (n > d.mtu || c.off > 0) && !(whole && c.off == 0 && n <= e.probeMTU(h, d)) {
+	whole, mtu := h.d.whole.Load(), d.mtu
+	if whole {
+		mtu = e.probeMTU(h, d)
+	}
+	if n > mtu || c.off > 0 {
 		if whole && c.off == 0 {
 			_, res := e.refuse(DropTooLong)
 			return e.emitFailed(h, d, res)
@@ -117,7 +120,7 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	return outReady
 }
 
-// probeMTU is the longest packet that a socket sends to d without fragments.
+// probeMTU is the longest packet that a socket whose datagrams stay whole sends to d.
 func (e *Engine) probeMTU(h *half, d *dest) int {
 	if h.d.probe.Load() && d.kind == destNeighbour {
 		return e.mtuBehind(d.neigh.headerLen)
