@@ -43,7 +43,6 @@ type Engine struct {
 	outLocal  bool
 	outInside *Engine // the packet goes to another interface's
 	outLen    int
-	handed    []byte // allocFrame's next answer
 	unflushed bool
 	stuck     bool    // the last flush left frames behind
 	full      bool    // this step flushed and the transmit ring stayed full

@@ -107,10 +107,6 @@ func (e *Engine) commit() {
 
 // allocFrame is a transmit frame, nil when there is none even after a flush.
 func (e *Engine) allocFrame() []byte {
-	if f := e.handed; f != nil {
-		e.handed = nil
-		return f
-	}
 	f := e.link.Alloc()
 	if f == nil && !e.full {
 		e.flush()

@@ -19,16 +19,24 @@ type segmentWriter struct {
 }
 
 // Send implements tcp.Output.
-func (w *segmentWriter) Send(s *tcp.Segment) bool {
-	if b := &w.e.bundle; b.link != nil {
-		switch w.gather(b, s) {
-		case gathered:
-			return true
-		case gatherFull:
-			return false
+func (w *segmentWriter) Send(s *tcp.Segment) bool { return w.frame(s) }
+
+// SendRun implements tcp.Output: in bundles where the link takes them now, else in frames.
+func (w *segmentWriter) SendRun(s *tcp.Segment, mss int) (sent int) {
+	rest := s.PayloadLen()
+	if mss >= bundleLeast && s.Flags&^tcp.PSH == tcp.ACK && s.Options.NSACK == 0 && w.dest != nil {
+		room := w.e.bundleLimit(w.dest, wire.ProtocolTCP) - w.headers(s)
+		for part := room / mss * mss; part > mss && rest > mss; rest -= part {
+			if part = min(part, rest); !w.bundle(s, part, mss) {
+				break
+			}
+			sent += part
 		}
 	}
-	return w.frame(s)
+	if rest > 0 {
+		sent += s.Cut(mss, w.frame)
+	}
+	return sent
 }
 
 // frame sends a segment in a frame of its own.
@@ -89,117 +97,37 @@ func (w *segmentWriter) dropped() bool {
 }
 
 const (
-	// bundleLeast is the least payload in bytes of a segment that may begin a bundle: others come alone.
+	// bundleLeast is the least payload in bytes of a segment for a bundle: shorter ones come one by one.
 	bundleLeast = 512
 	bundleParts = 64
 )
 
-// A bundle gathers the segments that a connection emits one behind the other, or a socket's datagrams (bundleudp.go), for a
-// link that takes them in one piece. It is empty but while one emits: what it points to is the memory of the connection's or
-// the socket's ring.
+// A bundle is what of a connection's segments, or of a socket's datagrams (bundleudp.go), goes to the link in one piece. It is empty
+// but while one is made: what it points to is the memory of the connection's or the socket's ring.
 type bundle struct {
 	link    Bundler // nil: the link is none
 	refused uint64  // the step in which it had no room: for the rest of it there are frames
-	limit   int     // bytes of an IPv4 packet
-	spare   []byte  // a frame, so that a segment that stays alone has room
-	first   tcp.Segment
-	n       int // segments
-	bytes   int // of payload
-	segment int // bytes of payload of the first
+	n       int     // segments
+	bytes   int     // of payload
+	segment int     // bytes of payload of the first
 	parts   [bundleParts][]byte
 	nparts  int
 	header  [wire.EthernetMaxLen + wire.IPv4Len + 60]byte
 }
 
-type gathering int
-
-const (
-	gatherNot  gathering = iota // not for a bundle
-	gathered                    // taken
-	gatherFull                  // no room
-)
-
-// gather takes s into the bundle, or sends what is in it and perhaps begins another with s.
-func (w *segmentWriter) gather(b *bundle, s *tcp.Segment) gathering {
-	if b.n > 0 {
-		if b.continues(s) {
-			b.add(s)
-			if b.complete(s) {
-				w.finish()
-			}
-			return gathered
-		}
-		w.finish()
-	}
-	if s.Flags != tcp.ACK || s.PayloadLen() < bundleLeast || s.Options.NSACK > 0 || w.dest == nil {
-		return gatherNot
-	}
-	if b.limit = w.e.bundleLimit(w.dest, wire.ProtocolTCP); b.limit == 0 {
-		return gatherNot
-	}
-	if b.spare == nil {
-		if b.spare = w.e.allocFrame(); b.spare == nil {
-			return gatherFull
-		}
-	}
-	b.first = *s
-	b.first.Payload, b.first.Wrapped = nil, nil // they are in parts
-	b.segment = s.PayloadLen()
-	b.add(s)
-	return gathered
-}
-
 // bundleLimit is the longest packet of a bundle to d now, in bytes; 0 where there may be none. A tap is to see each segment.
 func (e *Engine) bundleLimit(d *dest, protocol wire.Protocol) int {
-	if e.tapping.tap != nil || e.stuck || e.bundle.refused == e.steps || d.kind != destNeighbour || !d.neigh.fresh() || d.locked {
+	if e.bundle.link == nil || e.tapping.tap != nil || e.stuck || e.bundle.refused == e.steps ||
+		d.kind != destNeighbour || !d.neigh.fresh() || d.locked {
 		return 0
 	}
 	return e.bundle.link.BundleLimit(uint8(protocol))
-}
-
-// continues tells whether s is what the segments so far would be followed by.
-func (b *bundle) continues(s *tcp.Segment) bool {
-	f := &b.first
-	n := s.PayloadLen()
-	return s.Seq == f.Seq.Add(b.bytes) && n > 0 && n <= b.segment && b.nparts+2 <= bundleParts &&
-		wire.IPv4Len+wire.TCPLen+f.Options.Len(false)+b.bytes+n <= b.limit &&
-		s.Flags&^tcp.PSH == tcp.ACK && s.Ack == f.Ack && s.Window == f.Window && s.ECN == f.ECN &&
-		s.Options.NSACK == 0 && s.Options.Timestamp == f.Options.Timestamp
-}
-
-// complete tells whether s, the last taken, ends the bundle: a shorter one does, and a PSH.
-func (b *bundle) complete(s *tcp.Segment) bool {
-	return s.PayloadLen() < b.segment || s.Flags&tcp.PSH != 0
-}
-
-func (b *bundle) add(s *tcp.Segment) {
-	b.n++
-	b.bytes += s.PayloadLen()
-	b.first.Flags |= s.Flags
-	b.addPart(s.Payload)
-	b.addPart(s.Wrapped)
 }
 
 func (b *bundle) addPart(p []byte) {
 	if len(p) > 0 {
 		b.parts[b.nparts] = p
 		b.nparts++
-	}
-}
-
-// finish sends what was gathered. The frame kept for it goes back when the bundle is empty.
-func (w *segmentWriter) finish() {
-	b := &w.e.bundle
-	if b.n > 1 && w.sendBundle(b) {
-		b.empty()
-	}
-	for ; b.n > 0; b.n-- {
-		w.cut(b)
-	}
-	b.empty()
-	if b.spare != nil {
-		w.e.link.Free(b.spare)
-		b.spare = nil
 	}
 }
 
@@ -215,53 +143,34 @@ func (b *bundle) begin(nb *neighbour, n int) []byte {
 	return b.header[nb.headerLen : nb.headerLen+n]
 }
 
-// sendBundle gives the link the bundle. It reports false when the link did not take it.
-func (w *segmentWriter) sendBundle(b *bundle) bool {
-	options := b.first.Options.Len(false)
-	headers := wire.IPv4Len + wire.TCPLen + options
-	ip := b.begin(w.dest.neigh, headers)
-	segment := ip[wire.IPv4Len:]
-	wire.PutTCPOptions(segment[wire.TCPLen:], &b.first.Options, false)
-	wire.PutTCP(segment, w.tcpFields(&b.first, options, b.bytes), 0)
-	wire.TCP(segment).PutPartialChecksum(w.id.Local, w.id.Remote, wire.TCPLen+options+b.bytes)
-	w.putIPv4(ip, &b.first, headers+b.bytes)
-	return w.e.giveBundle(w.dest.neigh.headerLen, headers)
-}
-
-// cut sends the first segment of the bundle in a frame.
-func (w *segmentWriter) cut(b *bundle) {
-	s := b.first
-	if b.n > 1 {
+// bundle sends the first n bytes of a run's text in one piece, and takes them from s. It reports false when the link did not
+// take them, and has changed nothing then.
+func (w *segmentWriter) bundle(s *tcp.Segment, n, mss int) bool {
+	b := &w.e.bundle
+	flags, options, headers := s.Flags, s.Options.Len(false), w.headers(s)
+	wrapped := max(0, n-len(s.Payload))
+	b.addPart(s.Payload[:n-wrapped])
+	b.addPart(s.Wrapped[:wrapped])
+	b.n, b.bytes, b.segment = (n+mss-1)/mss, n, mss
+	if n < s.PayloadLen() {
 		s.Flags &^= tcp.PSH
 	}
-	n := min(b.segment, b.bytes)
-	s.Payload, n = b.take(n)
-	if n > 0 {
-		s.Wrapped, _ = b.take(n)
+	ip := b.begin(w.dest.neigh, headers)
+	segment := ip[wire.IPv4Len:]
+	wire.PutTCPOptions(segment[wire.TCPLen:], &s.Options, false)
+	wire.PutTCP(segment, w.tcpFields(s, options, n), 0)
+	wire.TCP(segment).PutPartialChecksum(w.id.Local, w.id.Remote, wire.TCPLen+options+n)
+	w.putIPv4(ip, s, headers+n)
+	s.Flags = flags
+	ok := w.e.giveBundle(w.dest.neigh.headerLen, headers)
+	b.empty()
+	if ok {
+		s.Drop(n)
 	}
-	b.first.Seq = b.first.Seq.Add(s.PayloadLen())
-	b.bytes -= s.PayloadLen()
-	if b.spare != nil {
-		w.e.handed, b.spare = b.spare, nil
-	}
-	if !w.frame(&s) {
-		w.e.refuse(DropTransmitFull)
-	}
-	if w.e.handed != nil {
-		b.spare, w.e.handed = w.e.handed, nil
-	}
+	return ok
 }
 
-// take cuts up to n bytes off the parts, and says how many are missing.
-func (b *bundle) take(n int) (p []byte, missing int) {
-	first := &b.parts[0]
-	p = *first
-	if len(p) > n {
-		*first, p = p[n:], p[:n]
-	} else {
-		b.nparts--
-		copy(b.parts[:], b.parts[1:b.nparts+1])
-		b.parts[b.nparts] = nil
-	}
-	return p, n - len(p)
+// headers is how many bytes of headers a segment like s has from IPv4 on.
+func (w *segmentWriter) headers(s *tcp.Segment) int {
+	return wire.IPv4Len + wire.TCPLen + s.Options.Len(false)
 }

@@ -299,7 +299,6 @@ func (e *Engine) serve(st *Stream) (more bool) {
 	st.held = false
 	e.tcpOut = segmentWriter{e: e, id: &st.id, dest: d, ipOpt: st.ipOpt.Load()}
 	more = c.Emit(e.now, &e.tcpOut)
-	e.tcpOut.finish()
 	if e.tcpOut.failed != 0 {
 		e.sendingFailed(st, e.tcpOut.failed)
 	}

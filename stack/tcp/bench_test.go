@@ -49,6 +49,8 @@ func (o *sink) Send(s *Segment) bool {
 	return true
 }
 
+func (o *sink) SendRun(s *Segment, mss int) int { return s.Cut(mss, o.Send) }
+
 const (
 	benchMSS   = 1448
 	benchBatch = 32

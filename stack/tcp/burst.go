@@ -21,10 +21,7 @@ const (
 // burst. It has PSH then, so that a receiver that gathers segments (GRO) hands them up and does not wait for more: RFC 9293
 // section 3.9.1.2 wants PSH where no more follows, and allows it elsewhere.
 func (c *Conn) endsBurst(n, allow int, first bool) bool {
-	b := &c.layer.burst
-	if first {
-		b.size, b.place = c.burstSize(), 0
-	}
+	b := c.burst(first)
 	b.place++
 	if b.place < b.size && n < allow {
 		return false
@@ -32,6 +29,29 @@ func (c *Conn) endsBurst(n, allow int, first bool) bool {
 	several := b.place > 1 && n > 0
 	b.place = 0
 	return several
+}
+
+// burst begins with the first segment of an Emit.
+func (c *Conn) burst(first bool) *bursts {
+	b := &c.layer.burst
+	if first {
+		b.size, b.place = c.burstSize(), 0
+	}
+	return b
+}
+
+// burstLeft is how many of the allow bytes of text the burst still takes, and whether its end, or theirs, is reached with them.
+func (c *Conn) burstLeft(allow int, first bool) (n int, ends bool) {
+	b := c.burst(first)
+	n = min(allow, (b.size-b.place)*int(c.snd.mss))
+	return n, n == allow || b.size-b.place == segmentsOf(n, int(c.snd.mss))
+}
+
+// sent notes that so many segments have left, with which the burst ends or does not.
+func (b *bursts) sent(segments int, ends bool) {
+	if b.place += segments; ends {
+		b.place = 0
+	}
 }
 
 // burstSize returns the segments of a burst.

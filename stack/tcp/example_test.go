@@ -18,6 +18,8 @@ func (p *pipe) Send(s *tcp.Segment) bool {
 	return true
 }
 
+func (p *pipe) SendRun(s *tcp.Segment, mss int) int { return s.Cut(mss, p.Send) }
+
 // deliver is one step of the receiving end: what arrived, then Emit once.
 func (p *pipe) deliver(now clock.Time, to *tcp.Conn, answers *pipe) {
 	for i := range *p {

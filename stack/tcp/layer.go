@@ -22,6 +22,7 @@ type Layer struct {
 	unpredicted bool
 	burst       bursts
 	flights     *flight // free scoreboards
+	kept        int     // records in them
 	holes       *holes  // free lists of ranges
 	stats       Stats
 }
@@ -86,16 +87,17 @@ func (l *Layer) borrowFlight() *flight {
 		return &flight{records: make([]sent, firstRecords)}
 	}
 	l.flights, f.next = f.next, nil
+	l.kept -= len(f.records)
 	return f
 }
 
-// returnFlight takes an empty scoreboard back. One that had to grow gives its
-// memory to the collector if it is out of proportion.
+// returnFlight takes an empty scoreboard back.
 func (l *Layer) returnFlight(f *flight) {
 	records := f.records
-	if len(records) > keptRecords {
+	if len(records) > firstRecords && l.kept+len(records) > keptRecords {
 		records = make([]sent, firstRecords)
 	}
+	l.kept += len(records)
 	*f = flight{records: records, next: l.flights}
 	l.flights = f
 }

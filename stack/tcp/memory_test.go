@@ -48,6 +48,8 @@ func (l *loop) Send(s *Segment) bool {
 	return true
 }
 
+func (l *loop) SendRun(s *Segment, mss int) int { return s.Cut(mss, l.Send) }
+
 func (l *loop) step(now clock.Time) (moved bool) {
 	l.from.Emit(now, l)
 	for i := range l.n {

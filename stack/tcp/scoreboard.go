@@ -7,11 +7,12 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// Sizes of a scoreboard, in segments: at first, and at most for one that goes
-// back to the layer.
+// Sizes in segments: of a scoreboard at first, and of all that the layer keeps
+// for the next connections that need one, beyond which large ones go to the
+// collector. 2 MiB are those of sixteen full send buffers.
 const (
 	firstRecords = 16
-	keptRecords  = 1024
+	keptRecords  = 64 << 10
 )
 
 // sent is a segment in flight. It begins where its predecessor ends.

@@ -106,6 +106,8 @@ func (p *script) Send(s *Segment) bool {
 	return true
 }
 
+func (p *script) SendRun(s *Segment, mss int) int { return s.Cut(mss, p.Send) }
+
 // emit is the end of a step.
 func (p *script) emit() {
 	p.t.Helper()

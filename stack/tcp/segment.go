@@ -86,6 +86,53 @@ type Output interface {
 	// only and not to be changed, and no connection of the layer may be told to Emit
 	// meanwhile: the next segment is made from this one.
 	Send(s *Segment) bool
+	// SendRun is Send for segments that follow one another: s's payload is that of
+	// all, mss bytes each but for the last, which may be shorter, and which alone
+	// has s's PSH. It returns how many bytes of it were sent: whole segments, the
+	// first ones, or 0. It may change Seq, Flags, Payload and Wrapped of s; Cut
+	// does that for one that sends them one by one.
+	SendRun(s *Segment, mss int) int
+}
+
+// Cut sends a run segment by segment by send, as Output.SendRun has it.
+func (s *Segment) Cut(mss int, send func(*Segment) bool) (sent int) {
+	push := s.Flags & PSH
+	s.Flags &^= PSH
+	for {
+		payload, wrapped := s.Payload, s.Wrapped
+		n := min(mss, len(payload)+len(wrapped))
+		s.take(n)
+		if len(payload)+len(wrapped) == n {
+			s.Flags |= push
+		}
+		if !send(s) {
+			return sent
+		}
+		sent += n
+		s.Payload, s.Wrapped = payload, wrapped
+		if s.Drop(n); s.PayloadLen() == 0 {
+			return sent
+		}
+	}
+}
+
+// take leaves s the first n bytes of its payload.
+func (s *Segment) take(n int) {
+	if n <= len(s.Payload) {
+		s.Payload, s.Wrapped = s.Payload[:n], nil
+	} else {
+		s.Wrapped = s.Wrapped[:n-len(s.Payload)]
+	}
+}
+
+// Drop takes the first n bytes of the payload from s, and moves it on.
+func (s *Segment) Drop(n int) {
+	s.Seq = s.Seq.Add(n)
+	if n < len(s.Payload) {
+		s.Payload = s.Payload[n:]
+	} else {
+		s.Payload, s.Wrapped = s.Wrapped[n-len(s.Payload):], nil
+	}
 }
 
 // SendStream is the engine's end of the bytes that the user writes; *ring.Stream

@@ -119,17 +119,22 @@ func (c *Conn) emitNew(now clock.Time, out Output, sentNew *bool) bool {
 		if first {
 			s = c.newSegment(now)
 		}
-		n, ok := c.emitNext(now, out, s, allow, unsent, first)
+		n, ok := c.emitRun(now, out, s, allow, unsent, first)
+		if n == 0 && ok {
+			n, ok = c.emitNext(now, out, s, allow, unsent, first)
+		}
+		if n > 0 || c.snd.finSent {
+			*sentNew = true
+			c.due.override = false
+		}
 		if !ok {
 			return false
 		}
 		if n == 0 && !c.snd.finSent {
 			return true // the stream has less than it said
 		}
-		*sentNew = true
 		allow -= n
 		unsent -= n
-		c.due.override = false
 	}
 	c.validateWindow(now)
 	return true
@@ -251,6 +256,73 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 	c.armForSegment(now)
 	return n, true
 }
+
+// emitRun sends new full segments that differ in nothing but their numbers and text, and perhaps a shorter one behind them, in
+// one go: what is left of a burst and its PSH. It returns how many bytes it sent, of which 0 and true says that there is no such
+// run, and whether out had room for all. The arguments are emitNext's.
+func (c *Conn) emitRun(now clock.Time, out Output, s *Segment, allow, unsent int, first bool) (sent int, ok bool) {
+	mss := int(c.snd.mss)
+	if allow <= mss || c.snd.urgent || c.cc.cwrDue || first && s.Options.NSACK > 0 {
+		return 0, true
+	}
+	n, ends := c.burstLeft(allow, first)
+	if n == unsent && c.snd.finWanted {
+		n, ends = (n-1)/mss*mss, false // the last one has the FIN
+	}
+	if n <= mss {
+		return 0, true
+	}
+	s.Seq, s.Flags, s.ECN, s.Urgent = c.snd.nxt, s.Flags&(ACK|ECE), NotECT, 0
+	s.Options.NSACK = 0
+	if s.Payload, s.Wrapped = c.tx.Peek(int(c.snd.nxt-c.snd.una), n); s.PayloadLen() < n {
+		return 0, true
+	}
+	c.ecnOnData(s)
+	pushed := n == unsent && !c.opt.more
+	if ends || pushed {
+		s.Flags |= PSH
+	}
+	if sent = out.SendRun(s, mss); sent == 0 {
+		return 0, false
+	}
+	c.trackRun(now, sent, pushed && sent == n)
+	c.layer.burst.sent(segmentsOf(sent, mss), ends && sent == n)
+	return sent, sent == n
+}
+
+// trackRun notes that the next n bytes of text have left in full segments but for the last.
+func (c *Conn) trackRun(now clock.Time, n int, push bool) {
+	if c.flight == nil {
+		c.timer.progressAt = now
+	}
+	mss, end := int(c.snd.mss), c.snd.nxt.Add(n)
+	segments := uint32(segmentsOf(n, mss))
+	r := sent{seq: c.snd.nxt, at: now}
+	for range segments - 1 {
+		r.end = r.seq.Add(mss)
+		c.track(r)
+		r.seq = r.end
+	}
+	if r.end = end; push {
+		r.mark |= pushed
+	}
+	c.track(r)
+	if int(end.Sub(r.seq)) < mss {
+		c.snd.small = end
+	}
+	c.snd.nxt = end
+	c.count.segsOut += segments
+	c.layer.stats.OutSegments += uint64(segments)
+	c.acked()
+	c.cc.prr.out += segments
+	c.cc.sentAt = now
+	c.paced(now, n)
+	c.dataSent(now)
+	c.armForSegment(now)
+}
+
+// segmentsOf is how many segments n bytes of text fill.
+func segmentsOf(n, mss int) int { return (n + mss - 1) / mss }
 
 // putUrgent sets the urgent pointer of a segment in front of it (RFC 9293 section
 // 3.8.5).

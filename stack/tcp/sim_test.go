@@ -141,6 +141,8 @@ func (e *end) Send(s *Segment) bool {
 	return true
 }
 
+func (e *end) SendRun(s *Segment, mss int) int { return s.Cut(mss, e.Send) }
+
 func (e *end) transmit(s *Segment) {
 	e.frames++
 	m := e.sim

@@ -101,13 +101,25 @@ func (c *Conn) autotune(now clock.Time) {
 }
 
 // tuneSend lets the send buffer hold two windows, so that the user can refill
-// it while the first is on its way.
+// it while the first is on its way: but no more than the path could ever need,
+// for a buffer beyond a core's cache costs more for each byte.
 func (c *Conn) tuneSend() {
 	if c.opt.fixedSend {
 		return
 	}
-	want := min(2*int(max(c.cc.cwnd, uint32(c.layer.cfg.InitialWindow)))*int(c.snd.mss), c.layer.cfg.SendBufferMax)
-	if want > c.tx.Limit() {
+	want := 2 * int(max(c.cc.cwnd, uint32(c.layer.cfg.InitialWindow))) * int(c.snd.mss)
+	if want = min(want, c.mostSend(), c.layer.cfg.SendBufferMax); want > c.tx.Limit() {
 		c.tx.SetLimit(want)
 	}
 }
+
+const (
+	// nearBuffer is the send buffer in bytes that any path may have.
+	nearBuffer = 512 << 10
+	// fastestPath is 40 Gbit/s in bytes a nanosecond.
+	fastestPath = 5
+)
+
+// mostSend is what two of the least round trips take at the rate of the fastest
+// path, in bytes.
+func (c *Conn) mostSend() int { return max(nearBuffer, 2*fastestPath*int(c.rtt.min)) }
