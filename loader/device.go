@@ -223,7 +223,7 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 	}
 	if canSend && lc.copies {
 		if err = d.bundles(); err == nil {
-			q.link.packet, err = openPacketSocket(d.card.index)
+			q.link.packet, err = openPacketSocket(d.card.index, d.longestBundle())
 		}
 		if err != nil {
 			d.log.Info("segments and datagrams are sent one by one", "queue", number, "reason", err)

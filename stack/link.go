@@ -51,8 +51,9 @@ type Bundler interface {
 	// BundleLimit is the longest IPv4 packet that SendBundle takes now of TCP or UDP, in bytes; 0 when it takes none.
 	BundleLimit(protocol uint8) int
 	// SendBundle sends segments or datagrams, after all that Send has queued. header are their headers, from Ethernet on, with
-	// IPv4 from byte network on, as one packet would have them that holds the whole payload, the TCP or UDP checksum being
-	// the pseudo-header's sum, not complemented. payload, in at most 64 slices, is cut into this many bytes each; the last may
-	// be shorter, and of segments is the only one with the PSH. It reports false when nothing was sent. Nothing is kept.
+	// IPv4 from byte network on, as one packet would have them that holds the whole payload, but a total length of 0 where
+	// that is over 65535, the TCP or UDP checksum being the pseudo-header's sum, not complemented. payload, in at most 64
+	// slices, is cut into this many bytes each; the last may be shorter, and of segments is the only one with the PSH. It
+	// reports false when nothing was sent. Nothing is kept.
 	SendBundle(header []byte, network int, payload [][]byte, segment int) bool
 }

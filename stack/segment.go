@@ -102,8 +102,8 @@ const (
 	bundleParts = 64
 )
 
-// A bundle is what of a connection's segments, or of a socket's datagrams (bundleudp.go), goes to the link in one piece. It is empty
-// but while one is made: what it points to is the memory of the connection's or the socket's ring.
+// A bundle is what of a connection's segments, or of a socket's datagrams (bundleudp.go), goes to the link in one piece. It is
+// empty but while one is made: what it points to is the memory of the connection's or the socket's ring.
 type bundle struct {
 	link    Bundler // nil: the link is none
 	refused uint64  // the step in which it had no room: for the rest of it there are frames
@@ -160,7 +160,11 @@ func (w *segmentWriter) bundle(s *tcp.Segment, n, mss int) bool {
 	wire.PutTCPOptions(segment[wire.TCPLen:], &s.Options, false)
 	wire.PutTCP(segment, w.tcpFields(s, options, n), 0)
 	wire.TCP(segment).PutPartialChecksum(w.id.Local, w.id.Remote, wire.TCPLen+options+n)
-	w.putIPv4(ip, s, headers+n)
+	total := headers + n
+	if total > wire.IPv4MaxSize {
+		total = 0
+	}
+	w.putIPv4(ip, s, total)
 	s.Flags = flags
 	ok := w.e.giveBundle(w.dest.neigh.headerLen, headers)
 	b.empty()

@@ -60,7 +60,7 @@ func TestBundlesAreSegments(t *testing.T) {
 			want, p := haul(t, linktest.Config{}, 0, 1<<20, writes)
 			require.Zero(t, p.wire.End(0).Stats().Bundles)
 			segments := p.a.Stats()
-			for _, limit := range []int{65535, 3 * 1500} {
+			for _, limit := range []int{1 << 18, 65535, 3 * 1500} {
 				frames, p := haul(t, linktest.Config{}, limit, 1<<20, writes)
 				require.Equal(t, len(want), len(frames))
 				for i := range want {
@@ -91,6 +91,19 @@ func TestBundlesThatAreRefused(t *testing.T) {
 	require.NotZero(t, p.wire.End(0).Stats().Bundles, "smaller ones fit")
 	require.Zero(t, p.a.Stats().TxDrops[DropTransmitFull])
 	require.NotEmpty(t, frames)
+}
+
+// TestBundlesBeyondAPacket: what is longer than an IPv4 packet's length can say leaves in one piece where the link takes that.
+func TestBundlesBeyondAPacket(t *testing.T) {
+	p := newDuo(t, linktest.Config{Ends: []linktest.EndConfig{{HardwareAddr: hostMAC, Bundles: 1 << 18}, {HardwareAddr: peerMAC}}})
+	c, s := p.connected()
+	p.transfer(c, s, []byte(pattern(8<<20)), 1<<18)
+	before, segments := p.wire.End(0).Stats().Bundles, p.a.Stats().Sent
+	p.transfer(c, s, []byte(pattern(1<<20)), 1<<18)
+	bundles := p.wire.End(0).Stats().Bundles - before
+	require.NotZero(t, bundles)
+	require.Greater(t, (p.a.Stats().Sent-segments)/bundles, uint64(65535/1460), "segments in one bundle")
+	require.Zero(t, p.a.TCPStats().RetransmittedSegments)
 }
 
 // TestNoBundleWhileTapped: a tap sees segments as they are on the wire.

@@ -20,7 +20,14 @@ func (e *End) SendBundle(header []byte, network int, payload [][]byte, segment i
 		all = append(all, p...)
 	}
 	ip := header[network:]
-	if len(payload) > 64 || len(all) <= segment || len(all)+len(ip) > e.bundles || int(binary.BigEndian.Uint16(ip[2:])) != len(ip)+len(all) {
+	total := len(ip) + len(all)
+	if total > e.bundles {
+		panic("linktest: SendBundle of more than BundleLimit")
+	}
+	if total > 65535 {
+		total = 0
+	}
+	if len(payload) > 64 || len(all) <= segment || int(binary.BigEndian.Uint16(ip[2:])) != total {
 		panic("linktest: SendBundle of impossible lengths")
 	}
 	transport, isUDP := ip[int(ip[0]&15)*4:], ip[9] == 17

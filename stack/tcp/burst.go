@@ -8,12 +8,12 @@ type bursts struct {
 	place int // of the last segment in its burst, from 1
 }
 
-// A burst is what leaves in a millisecond, up to what one IP packet could hold, and more over a round trip so short that the
-// path's queues are: as Linux cuts what a card segments (tcp_tso_autosize, net/ipv4/tcp_output.c). Half of cwnd is its limit, so
-// that a second one is under way while the first is acknowledged.
+// A burst is what leaves in a millisecond, up to burstBytes, and more over a round trip so short that the path's queues are: as
+// Linux cuts what a card segments (tcp_tso_autosize, net/ipv4/tcp_output.c). Half of cwnd is its limit, so that a second one is
+// under way while the first is acknowledged. It is what a link is given in one piece, if that takes as much.
 const (
 	burstTime  = time.Millisecond
-	burstBytes = 64 << 10
+	burstBytes = 256 << 10
 	burstRTT   = 512 * time.Microsecond
 )
 

@@ -115,7 +115,7 @@ func (c *Conn) tuneSend() {
 
 const (
 	// nearBuffer is the send buffer in bytes that any path may have.
-	nearBuffer = 512 << 10
+	nearBuffer = 1 << 20
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
 )
