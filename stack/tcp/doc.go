@@ -49,8 +49,6 @@
 // ends. A segment's payload is copied during Arrives, and a Segment handed to
 // Output is valid during the call only.
 //
-// A connection in TIME-WAIT can be kept as a TimeWaitConn, a seventh as large.
-//
 // A connection in which nothing is in flight and nothing is missing holds no
 // memory but its Conn; the scoreboard of what is in flight (see flight) and the
 // list of ranges received out of order come from the Layer when needed and go

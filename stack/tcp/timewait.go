@@ -40,15 +40,7 @@ func (s *Segment) newerThan(nxt Seq, old *timestamps) bool {
 // AcceptAfter is Accept in place of a connection in TIME-WAIT. Its sequence
 // numbers begin behind those of the old one (RFC 9293 section 3.6.1, MAY-2).
 func (c *Conn) AcceptAfter(now clock.Time, syn *Segment, old *Conn) {
-	c.acceptBehind(now, syn, old.snd.nxt)
-}
-
-// AcceptAfterTimeWait is AcceptAfter for an old connection in its compact form.
-func (c *Conn) AcceptAfterTimeWait(now clock.Time, syn *Segment, old *TimeWaitConn) {
-	c.acceptBehind(now, syn, old.snd)
-}
-
-func (c *Conn) acceptBehind(now clock.Time, syn *Segment, nxt Seq) {
+	nxt := old.snd.nxt
 	c.Accept(now, syn)
 	if !c.snd.iss.After(nxt) {
 		iss := nxt + 65537
