@@ -63,6 +63,8 @@ type Kit struct {
 	ports   *kernel.Ports   // of cards in shared mode
 	sockets *kernel.Sockets // where there is none
 	log     *slog.Logger
+	// steerings are ports' Steer, under ports' lock.
+	steerings *steerings
 
 	closeOnce sync.Once
 	closeErr  error
@@ -129,7 +131,8 @@ func (k *Kit) open(cfg Config) error {
 func (k *Kit) sharedPorts() (*kernel.Ports, error) {
 	if k.ports == nil {
 		var err error
-		if k.ports, err = kernel.NewPorts(kernel.PortsConfig{Steer: &steerings{kit: k, at: make(map[steered]*Card)}, Logger: k.log}); err != nil {
+		k.steerings = &steerings{kit: k, at: make(map[steered]*Card)}
+		if k.ports, err = kernel.NewPorts(kernel.PortsConfig{Steer: k.steerings, Logger: k.log}); err != nil {
 			return nil, err
 		}
 	}

@@ -42,11 +42,16 @@ type steered struct {
 func (s *steerings) BindPort(proto uint8, addr netip.Addr, port uint16) error {
 	for _, c := range s.kit.cards {
 		if c.iface != nil && slices.ContainsFunc(c.iface.Addresses(), func(p netip.Prefix) bool { return p.Addr() == addr }) {
-			s.at[steered{proto, netip.AddrPortFrom(addr, port)}] = c
-			return steering{c.tables}.BindPort(proto, addr, port)
+			return s.on(c, proto, addr, port)
 		}
 	}
 	return fmt.Errorf("no card has %v: %w", addr, syscall.EADDRNOTAVAIL)
+}
+
+// on tells that card.
+func (s *steerings) on(c *Card, proto uint8, addr netip.Addr, port uint16) error {
+	s.at[steered{proto, netip.AddrPortFrom(addr, port)}] = c
+	return steering{c.tables}.BindPort(proto, addr, port)
 }
 
 func (s *steerings) UnbindPort(proto uint8, addr netip.Addr, port uint16) error {
@@ -96,17 +101,6 @@ func (c *Card) steer(ps []netip.Prefix) error {
 	return nil
 }
 
-// resteer steers the ports of all sockets again: an address that was away has lost them.
-func (c *Card) resteer() {
-	for _, i := range c.kit.stack.Sockets() {
-		if i.Local.IsValid() && i.Interface == c.iface.Name() {
-			if err := (steering{c.tables}).BindPort(uint8(i.Proto), i.Local.Addr(), i.Local.Port()); err != nil {
-				c.kit.log.Warn("a socket's port is not steered", "local", i.Local, "error", err)
-			}
-		}
-	}
-}
-
 // sink passes on what the kernel says of a card: to the stack, and addresses to the XDP program too. Its methods are called one
 // at a time.
 type sink struct {
@@ -119,7 +113,9 @@ func (s *sink) SetAddresses(ps []netip.Prefix) error {
 	if err := s.card.steer(ps); err != nil {
 		return err
 	}
-	s.card.resteer()
+	s.card.kit.ports.Resteer(ps, func(proto uint8, addr netip.Addr, port uint16) error {
+		return s.card.kit.steerings.on(s.card, proto, addr, port)
+	})
 	return s.Interface.SetAddresses(ps)
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -142,6 +143,21 @@ func (p *Ports) Release(proto wire.Protocol, addr netip.Addr, port uint16) {
 	}
 	if h.users--; h.users == 0 {
 		p.drop(key, h)
+	}
+}
+
+// Resteer steers the ports that are held on these addresses once more, by bind, which is as Steer's BindPort: an address that was
+// away has lost them.
+func (p *Ports) Resteer(addrs []netip.Prefix, bind func(proto uint8, addr netip.Addr, port uint16) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.held {
+		if !slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == key.addr }) {
+			continue
+		}
+		if err := bind(uint8(key.proto), key.addr, key.port); err != nil {
+			p.log.Warn("a port whose address came back is not steered", "port", key.String(), "error", err)
+		}
 	}
 }
 

@@ -92,6 +92,25 @@ func bindKernel(n *netlab.Namespace, proto wire.Protocol, addr string) (interfac
 	return n.Listen("tcp4", addr) // with SO_REUSEADDR, as servers do
 }
 
+// TestResteer: what is held is steered again, and nothing that was released.
+func TestResteer(t *testing.T) {
+	l := lab(t)
+	p, s := newPorts(t, l.Left, PortsConfig{})
+	for _, port := range []uint16{7, 8} {
+		_, err := p.Reserve(udp, l.Left.Addr(), port)
+		require.NoError(t, err)
+	}
+	p.Release(udp, l.Left.Addr(), 8)
+	s.bound = map[string]bool{}
+	p.Resteer([]netip.Prefix{netip.MustParsePrefix("10.99.0.1/24")}, s.BindPort)
+	require.Empty(t, s.keys())
+	p.Resteer([]netip.Prefix{netip.PrefixFrom(l.Left.Addr(), 24)}, s.BindPort)
+	require.Equal(t, []string{fmt.Sprintf("%v %v:7", udp, l.Left.Addr())}, s.keys())
+	s.fail = errors.New("no room")
+	p.Resteer([]netip.Prefix{netip.PrefixFrom(l.Left.Addr(), 24)}, s.BindPort) // is logged
+	s.fail = nil
+}
+
 func TestReserveKeepsOthersOut(t *testing.T) {
 	l := lab(t)
 	p, s := newPorts(t, l.Left, PortsConfig{})
