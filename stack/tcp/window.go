@@ -114,8 +114,9 @@ func (c *Conn) tuneSend() {
 }
 
 const (
-	// nearBuffer is the send buffer in bytes that any path may have.
-	nearBuffer = 1 << 20
+	// nearBuffer is the send buffer in bytes that any path may have: two bursts
+	// go into a third of it.
+	nearBuffer = 6 * burstBytes
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
 )
