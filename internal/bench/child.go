@@ -21,6 +21,7 @@ const (
 	Echo      = child.Echo
 	Transmit  = child.Transmit
 	Sockets   = child.Sockets
+	Scaling   = child.Scaling
 	Footprint = child.Footprint
 )
 
