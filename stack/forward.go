@@ -25,26 +25,42 @@ type inbox struct {
 
 // sending is the sending engine's.
 type sending struct {
-	w      ring.Writer
-	to     *Engine
-	passed bool // on the engine's list of inboxes to publish
+	w        ring.Writer
+	to       *Engine
+	passed   bool // on the engine's list of inboxes to publish
+	unshared int  // records that the other engine does not see yet
 }
 
-// pass sends what was written into the room reserved. The other engine sees it by publishPassed, once for all.
+// passBatch is how many frames another engine is shown at once: many, so that the line with the ring's index moves seldom from core to
+// core, and few beside what the ring holds, so that the other engine makes room meanwhile.
+const passBatch = 32
+
+// pass sends what was written into the room reserved. The other engine sees it with others, by publishPassed at the latest.
 func (e *Engine) pass(in *inbox, n int) {
 	in.w.Commit(n)
+	if in.unshared++; in.unshared == passBatch {
+		in.share()
+	}
 	if !in.passed {
 		in.passed = true
 		e.passed = append(e.passed, in)
 	}
 }
 
-// publishPassed shows the other engines what is theirs, and wakes those who sleep.
+// share shows the other engine what is its, and wakes it if it sleeps.
+func (s *sending) share() {
+	s.unshared = 0
+	s.w.Publish()
+	s.to.wakeIfAsleep()
+}
+
+// publishPassed shows the other engines what they have not seen yet.
 func (e *Engine) publishPassed() {
 	for i, in := range e.passed {
 		in.passed = false
-		in.w.Publish()
-		in.to.wakeIfAsleep()
+		if in.unshared > 0 {
+			in.share()
+		}
 		e.passed[i] = nil
 	}
 	e.passed = e.passed[:0]
