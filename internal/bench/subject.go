@@ -103,8 +103,9 @@ var (
 func Subjects() []Subject {
 	return []Subject{
 		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler,
-			roles: []Role{Receive, Echo, Sockets, Scaling}},
-		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
+			roles: []Role{Receive, Echo, Sockets, Scaling, Engines}},
+		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch,
+			roles: append([]Role{Engines}, datagrams...)},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
 		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP,
 			roles: append([]Role{Scaling}, datagrams...)},
@@ -129,7 +130,8 @@ func Subjects() []Subject {
 		{Name: kitd, About: "kitd's daemon, and the sockets that it could have", serve: serveKitFootprint, owned: true,
 			roles: []Role{Footprint}},
 
-		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, roles: streams},
+		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream,
+			roles: append([]Role{Engines}, streams...)},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",
 			program: streamProgram, kernel: true, roles: streams},
 		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, roles: streams},

@@ -101,7 +101,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}, append(streamWorkloads(), footprintWorkload())...)
+	}, append(streamWorkloads(), enginesWorkload(), footprintWorkload())...)
 }
 
 const (

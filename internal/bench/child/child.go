@@ -40,13 +40,14 @@ type Task struct {
 	Workers   int            `json:"workers"`  // connections that a client has under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
 	Sockets   int            `json:"sockets"`  // that a subject has
+	Engines   []int          `json:"engines"`  // how many a model has, one number after the other
 }
 
 // Role is what a subject does.
 type Role string
 
 // With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
-// receives on many sockets or on many cores. With TCP it reads and throws away, writes all that it
+// receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws away, writes all that it
 // can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
 const (
 	Receive       Role = "receive"
@@ -54,6 +55,7 @@ const (
 	Transmit      Role = "transmit"
 	Sockets       Role = "sockets"
 	Scaling       Role = "scaling"
+	Engines       Role = "engines"
 	Footprint     Role = "footprint"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
