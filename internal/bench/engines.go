@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime/debug"
 
 	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/bench/model"
@@ -21,11 +20,12 @@ const engines = "engines"
 // engineCounts are the numbers of engines that are modelled.
 var engineCounts = []int{1, 2, 4, 8, 16}
 
-// modelPackets is how many packets arrive for each engine in one run of the model, and modelSeeds how many runs, each with another hash
-// that spreads the flows, have their mean taken.
+// modelDatagrams and modelSegments are how many arrive for each engine in one run of the model, and modelSeeds how many runs, each with
+// another hash that spreads the flows, have their mean taken.
 const (
-	modelPackets = 10_000
-	modelSeeds   = 3
+	modelDatagrams = 50_000
+	modelSegments  = 5_000
+	modelSeeds     = 2
 )
 
 func speedupKey(engines int) string { return fmt.Sprintf("speedup_%d", engines) }
@@ -93,11 +93,9 @@ func modelMain(t task) error {
 	if !ok {
 		return fmt.Errorf("bench: there is no model of %q", t.Subject)
 	}
-	debug.SetGCPercent(-1) // whose work would be some engine's
 	sample := Sample{}
 	for _, n := range t.Engines {
 		for seed := range uint64(modelSeeds) {
-			debug.FreeOSMemory()
 			if err := addModel(sample, traffic, n, seed); err != nil {
 				return err
 			}
@@ -108,7 +106,10 @@ func modelMain(t task) error {
 
 // addModel adds one seed's part of the means.
 func addModel(sample Sample, traffic model.Traffic, n int, seed uint64) error {
-	c := model.Case{Traffic: traffic, Engines: 1, Load: n, Packets: modelPackets, Seed: seed}
+	c := model.Case{Traffic: traffic, Engines: 1, Load: n, Packets: modelDatagrams, Seed: seed}
+	if traffic == model.Stream {
+		c.Packets = modelSegments
+	}
 	one, err := model.Run(c)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,14 +123,14 @@ func (q *queue) PartialChecksums() bool { return false }
 
 // meter says how much of its thread's CPU time each engine took.
 type meter struct {
-	busy  []time.Duration
+	steps [][]time.Duration // of each engine
 	cost  time.Duration // of a look at the clock
 	owner int           // whose time runs, -1: nobody's
 	since time.Duration
 }
 
 func newMeter(engines int) *meter {
-	m := &meter{busy: make([]time.Duration, engines), owner: -1, cost: time.Hour}
+	m := &meter{steps: make([][]time.Duration, engines), owner: -1, cost: time.Hour}
 	for range 1000 {
 		from := threadTime()
 		m.cost = min(m.cost, threadTime()-from)
@@ -141,9 +142,29 @@ func newMeter(engines int) *meter {
 func (m *meter) enter(engine int) {
 	now := threadTime()
 	if m.owner >= 0 {
-		m.busy[m.owner] += max(0, now-m.since-m.cost)
+		m.steps[m.owner] = append(m.steps[m.owner], max(0, now-m.since-m.cost))
 	}
 	m.owner, m.since = engine, now
+}
+
+// reset forgets what was.
+func (m *meter) reset() {
+	for n := range m.steps {
+		m.steps[n] = make([]time.Duration, 0, 1<<12)
+	}
+}
+
+// busy is the time of each engine. Its longest steps, one in twenty, count no more than the longest of the others: the time of a thread
+// has in it that of interrupts which came meanwhile.
+func (m *meter) busy() []time.Duration {
+	all := make([]time.Duration, len(m.steps))
+	for n, steps := range m.steps {
+		slices.Sort(steps)
+		for _, took := range steps {
+			all[n] += min(took, steps[(len(steps)-1)*19/20])
+		}
+	}
+	return all
 }
 
 // threadTime is the CPU time of the calling thread, which nothing but what it does adds to. The system's part of it is the clock's own:

@@ -147,13 +147,14 @@ func Run(c Case) (r Result, err error) {
 	} else {
 		err = datagrams(&c, server, rng, &r)
 	}
-	r.Busy = m.busy
+	r.Busy = m.busy()
 	return r, err
 }
 
 // begin ends the warm-up. It returns what end is to be given.
 func (h *host) begin() stack.Stats {
-	clear(h.meter.busy)
+	runtime.GC() // not later, in some engine's time
+	h.meter.reset()
 	return h.Stats()
 }
 

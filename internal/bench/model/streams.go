@@ -17,8 +17,8 @@ const (
 	streamBuffer = 64 << 10
 	// fullSegment is more than any frame has that is no full segment.
 	fullSegment = 1000
-	// warmRounds let windows, rings and tables have their size.
-	warmRounds = 200
+	// warmRounds let windows, rings and tables have their size, those between engines too.
+	warmRounds = 150
 )
 
 // cable is a client with one queue, and the server's card, which spreads the client's connections over its queues by their source port.
