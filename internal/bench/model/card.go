@@ -124,8 +124,8 @@ func (q *queue) PartialChecksums() bool { return false }
 // meter says how much of its thread's CPU time each engine took.
 type meter struct {
 	steps [][]time.Duration // of each engine
-	cost  time.Duration // of a look at the clock
-	owner int           // whose time runs, -1: nobody's
+	cost  time.Duration     // of a look at the clock
+	owner int               // whose time runs, -1: nobody's
 	since time.Duration
 }
 
