@@ -45,7 +45,7 @@ var aims = []aim{
 	{workload: receive, subject: kitCalls, name: "receive, RecvFrom one at a time", to: goNet, want: 1.5},
 	{workload: receiveSockets, subject: kitHandler, name: "receive, cost a packet of 100,000 sockets in ratio to that of one",
 		value: socketCostKey(100_000), want: 1.3},
-	{workload: scaling, subject: kitHandler, name: "scaling from one engine to two", to: rawXDP, want: 0.95},
+	{workload: scaling, subject: kitHandler, name: "scaling from one engine to two", to: rawXDP, want: 0.9},
 	{workload: transmit, subject: kitBatch, name: "transmit, WriteBatch", to: rawXDP, want: 0.95},
 	{workload: transmit, subject: kitBatch, name: "transmit, WriteBatch", to: sendmmsg, want: 2},
 	{workload: echo, subject: kitHandler, name: "echo", to: recvmmsg, want: 3},
