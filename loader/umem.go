@@ -47,6 +47,8 @@ type umem struct {
 	runBusy   []uint16 // for each run, its chunks that are still in the TX ring, the card or the completion ring
 
 	owned []bool // for each single chunk, or run where there are runs: the link's owner has it by alloc
+
+	_ [24]byte // to cache lines of 64: another queue's may lie beside it
 }
 
 // newUmem divides memory into count single chunks and runs groups of runLength chunks. memory has at least

@@ -2,6 +2,8 @@ package stack
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,6 +51,74 @@ func BenchmarkEcho(b *testing.B) {
 			require.Equal(b, total, q.link.sent-sent)
 		})
 	}
+}
+
+// BenchmarkEnginesAtOnce is what a packet of each engine takes where as many as are named run at once, each on a thread of its own: it
+// should not depend on their number, as far as there are processors. All answer for one socket, or each fills the ring of a socket
+// that its thread reads.
+func BenchmarkEnginesAtOnce(b *testing.B) {
+	for _, n := range []int{1, 2, 4} {
+		b.Run(fmt.Sprint("answer/", n), func(b *testing.B) {
+			h, hoses := newHoses(b, n)
+			h.handle("10.0.0.1:7", func(p *Packet) { p.Echo() })
+			for i := range hoses {
+				hoses[i].lend(0, packet{}.udp(4000, 7, pattern(64)))
+			}
+			atOnce(b, h, hoses, func(int) {})
+		})
+		b.Run(fmt.Sprint("read/", n), func(b *testing.B) {
+			h, hoses := newHoses(b, n)
+			sockets, messages := make([]*sock, n), make([][]Message, n)
+			for i := range sockets {
+				sockets[i] = h.bind(fmt.Sprint("10.0.0.1:", 7+i))
+				hoses[i].lend(0, packet{}.udp(4000, 7+i, pattern(64)))
+				for range batch {
+					messages[i] = append(messages[i], Message{Buf: make([]byte, 2048)})
+				}
+			}
+			atOnce(b, h, hoses, func(i int) {
+				if got, _ := sockets[i].Read(messages[i]); got != batch {
+					b.Error(got, "datagrams")
+				}
+			})
+		})
+	}
+}
+
+// A paddedHose is one that another thread's does not slow down.
+type paddedHose struct {
+	hose
+	_ [2 * cacheLine]byte
+}
+
+// newHoses makes a host whose engines have a hose each.
+func newHoses(b *testing.B, n int) (*host, []paddedHose) {
+	q := newQuiet(b, func(s *setup) { s.queues = n })
+	hoses := make([]paddedHose, n)
+	for i, e := range q.iface.engines {
+		hoses[i].hose = *q.link
+		hoses[i].End = q.wires[i].End(0) // whose lock Flush takes
+		hoses[i].lent = make([]byte, 2048)
+		hoses[i].tx = slices.Clone(q.link.tx)
+		e.link = &hoses[i]
+	}
+	return q.host, hoses
+}
+
+// atOnce runs all engines at once; read is called on each one's thread after each step.
+func atOnce(b *testing.B, h *host, hoses []paddedHose, read func(engine int)) {
+	var done sync.WaitGroup
+	b.ResetTimer()
+	for i, e := range h.iface.engines {
+		done.Go(func() {
+			for n := 0; n < b.N; n += batch {
+				hoses[i].left = batch
+				e.Step(h.now)
+				read(i)
+			}
+		})
+	}
+	done.Wait()
 }
 
 // BenchmarkReply is a handler's answer with a changed payload, whose checksum is made anew.

@@ -117,6 +117,7 @@ type flowTable struct {
 	shards [64]struct {
 		mu sync.Mutex
 		m  map[tcp.ID]*Engine
+		_  [cacheLine - 16]byte
 	}
 }
 

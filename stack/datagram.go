@@ -37,6 +37,7 @@ type Datagram struct {
 	reuseAddr   atomic.Bool
 	rcvbuf      atomic.Int64
 	sndbuf      atomic.Int64
+	_           [24]byte // to cacheLine: the engines read what is above, and each Read or Write writes below
 
 	rmu   sync.Mutex
 	turn  uint32        // which of the interface's engines Read looks at first
@@ -44,6 +45,7 @@ type Datagram struct {
 
 	wmu   sync.Mutex
 	route sendRoute // of the last message, Write's memory
+	_     [16]byte  // to cacheLine
 }
 
 // binding is where a socket is bound and connected to. It is replaced whole, never changed.

@@ -86,7 +86,7 @@ func (e *Engine) fillDest(d *dest) {
 		d.kind, d.mtu, d.inside = destInside, loopbackMTU, i.engine(uint32(e.queue)).via
 		return
 	}
-	r, ok := e.iface.routes.lookup(d.addr)
+	r, ok := e.iface.routes.lookup(d.addr, e.queue)
 	switch {
 	case !ok || r.kind == RouteElsewhere || r.kind == RouteBlackhole:
 		d.kind = destNoRoute

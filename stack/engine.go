@@ -44,11 +44,12 @@ type Engine struct {
 	outInside *Engine // the packet goes to another interface's
 	outLen    int
 	unflushed bool
-	stuck     bool    // the last flush left frames behind
-	full      bool    // this step flushed and the transmit ring stayed full
-	unread    []*half // have records to publish
-	senders   []*half // have records to send
-	woke      bool    // this step woke somebody
+	stuck     bool     // the last flush left frames behind
+	full      bool     // this step flushed and the transmit ring stayed full
+	passed    []*inbox // have records to publish
+	unread    []*half  // have records to publish
+	senders   []*half  // have records to send
+	woke      bool     // this step woke somebody
 
 	// Tables.
 	tcpEngine
@@ -85,6 +86,14 @@ type Engine struct {
 	done     chan struct{}
 }
 
+// cacheLine is what processors write to memory and take from each other, in bytes. What an engine writes for each packet is on lines
+// that no other engine reads or writes (layout_test.go): else they would slow each other down though they share nothing. It is seen to by
+// lengths, as Go's allocator puts an object of such a length at a multiple of it.
+const cacheLine = 64
+
+// listRoom is how long an engine's lists of sockets are from the start, so that none begins as a few bytes beside another engine's.
+const listRoom = 64
+
 type call struct {
 	f    func()
 	done chan struct{}
@@ -115,6 +124,9 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e.input, e.inLocal = e.receive, e.receiveLocal
 	e.via = e
 	e.bundle.link, _ = l.(Bundler)
+	e.passed = make([]*inbox, 0, listRoom)
+	e.unread, e.senders = make([]*half, 0, listRoom), make([]*half, 0, listRoom)
+	e.active, e.serving = make([]*Stream, 0, listRoom), make([]*Stream, 0, listRoom)
 	return e
 }
 
@@ -139,6 +151,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 		n = e.link.Poll(budget, e.input)
 	}
 	n += e.takeForwarded(budget)
+	e.publishPassed()
 	e.wheel.advance(now)
 	before := e.stats.Output
 	more := e.emit()

@@ -15,10 +15,55 @@ import (
 // forwardBytes is enough for the longest packet wherever it begins in the ring.
 const forwardBytes = 256 << 10
 
-// An inbox is what one engine has for another.
+// An inbox is what one engine has for another. Each end is on cache lines of its own.
 type inbox struct {
-	w *ring.Writer // the sending engine's
-	r *ring.Reader // the receiving engine's
+	sending
+	_ [2*cacheLine - unsafe.Sizeof(sending{})]byte
+	r ring.Reader // the receiving engine's
+	_ [2*cacheLine - unsafe.Sizeof(ring.Reader{})]byte
+}
+
+// sending is the sending engine's.
+type sending struct {
+	w        ring.Writer
+	to       *Engine
+	passed   bool // on the engine's list of inboxes to publish
+	unshared int  // records that the other engine does not see yet
+}
+
+// passBatch is how many frames another engine is shown at once: many, so that the line with the ring's index moves seldom from core to
+// core, and few beside what the ring holds, so that the other engine makes room meanwhile.
+const passBatch = 32
+
+// pass sends what was written into the room reserved. The other engine sees it with others, by publishPassed at the latest.
+func (e *Engine) pass(in *inbox, n int) {
+	in.w.Commit(n)
+	if in.unshared++; in.unshared == passBatch {
+		in.share()
+	}
+	if !in.passed {
+		in.passed = true
+		e.passed = append(e.passed, in)
+	}
+}
+
+// share shows the other engine what is its, and wakes it if it sleeps.
+func (s *sending) share() {
+	s.unshared = 0
+	s.w.Publish()
+	s.to.wakeIfAsleep()
+}
+
+// publishPassed shows the other engines what they have not seen yet.
+func (e *Engine) publishPassed() {
+	for i, in := range e.passed {
+		in.passed = false
+		if in.unshared > 0 {
+			in.share()
+		}
+		e.passed[i] = nil
+	}
+	e.passed = e.passed[:0]
 }
 
 // inboxTo is e's inbox at another engine, made when e has something for it the first time: most pairs of engines never do.
@@ -27,9 +72,9 @@ func (e *Engine) inboxTo(to *Engine) *inbox {
 	in := slot.Load()
 	if in == nil {
 		mem := ringMemory(forwardBytes)
-		in = new(inbox)
-		in.w, _ = ring.NewWriter(mem)
-		in.r, _ = ring.NewReader(mem)
+		w, _ := ring.NewWriter(mem)
+		r, _ := ring.NewReader(mem)
+		in = &inbox{sending: sending{w: *w, to: to}, r: *r}
 		slot.Store(in)
 	}
 	return in
@@ -104,16 +149,14 @@ func (e *Engine) forwardPacket(to *Engine, p wire.IPv4) DropReason {
 	if !e.rx.whole {
 		return e.forward(to)
 	}
-	w := e.inboxTo(to).w
-	b := w.Reserve(wire.EthernetLen + len(p))
+	in := e.inboxTo(to)
+	b := in.w.Reserve(wire.EthernetLen + len(p))
 	if b == nil {
 		return DropForwardFull
 	}
 	wire.PutEthernet(b, &wire.EthernetInfo{Dst: to.hw, Src: e.rx.src, Type: wire.EtherTypeIPv4})
 	copy(b[wire.EthernetLen:], p)
-	w.Commit(len(b))
-	w.Publish()
-	to.wakeIfAsleep()
+	e.pass(in, len(b))
 	e.stats.Forwarded++
 	return NotDropped
 }
@@ -136,15 +179,13 @@ func (e *Engine) forwardToSiblings(frame []byte) {
 }
 
 func (e *Engine) put(to *Engine, frame []byte) bool {
-	w := e.inboxTo(to).w
-	b := w.Reserve(len(frame))
+	in := e.inboxTo(to)
+	b := in.w.Reserve(len(frame))
 	if b == nil {
 		return false
 	}
 	copy(b, frame)
-	w.Commit(len(frame))
-	w.Publish()
-	to.wakeIfAsleep()
+	e.pass(in, len(frame))
 	return true
 }
 
@@ -160,12 +201,8 @@ func (e *Engine) beginInside(to *Engine, n int) []byte {
 }
 
 func (e *Engine) commitInside() {
-	to := e.outInside
+	e.pass(e.inboxTo(e.outInside), e.outLen)
 	e.outInside = nil
-	w := e.inboxTo(to).w
-	w.Commit(e.outLen)
-	w.Publish()
-	to.wakeIfAsleep()
 }
 
 // takeForwarded takes what other engines passed on, up to budget frames from each.

@@ -35,6 +35,7 @@ type half struct {
 	idle       timer // gives back what the rings do not need
 
 	counts halfCounts
+	_      [48]byte // to cacheLine: a socket's halves lie in a row, each written by another engine
 }
 
 // halfCounts are written by the engine and read from anywhere through it.
@@ -143,8 +144,9 @@ func trim(c *ring.Chain, users *sync.Mutex) (more bool) {
 	return c.Trim()
 }
 
-// publish shows the sockets what this step delivered, once for each, and wakes those who sleep.
+// publish shows the sockets, and other engines, what this step delivered, once for each, and wakes those who sleep.
 func (e *Engine) publish() {
+	e.publishPassed()
 	for i, h := range e.unread {
 		h.unread = false
 		h.rx.Writer().Publish()

@@ -48,7 +48,9 @@ func (e *Engine) begin(d *dest, n int) ([]byte, outcome) {
 }
 
 func (e *Engine) beginNeighbour(nb *neighbour, n int) ([]byte, outcome) {
-	nb.used = true
+	if !nb.used { // neighbours of several engines may lie on one cache line
+		nb.used = true
+	}
 	if !nb.fresh() {
 		e.use(nb)
 		if nb.state == NeighbourFailed {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"kitnet.dev/kit/stack/wire"
 )
@@ -102,14 +103,17 @@ func (r route) same(o route) bool {
 // routeTable finds the longest matching prefix: one map for each length in use, so a look-up costs at most 33 map reads
 // whatever the number of routes. Engines keep what they found (dest.go) and ask again only after a change.
 type routeTable struct {
-	mu     sync.RWMutex
+	locks  [routeLocks]routeLock
 	byBits [33]map[wire.Addr][]route // sorted by metric
 	used   uint64                    // bit n: byBits[n] is not empty
 }
 
-func (t *routeTable) lookup(dst wire.Addr) (route, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+// The lock that it takes is the one of who asks, an engine's queue or, for others, any number: engines with more destinations than they
+// keep would else all write to one lock for each packet.
+func (t *routeTable) lookup(dst wire.Addr, who int) (route, bool) {
+	l := &t.locks[uint(who)%routeLocks]
+	l.RLock()
+	defer l.RUnlock()
 	for used := t.used; used != 0; {
 		n := bits.Len64(used) - 1
 		used &^= 1 << n
@@ -120,9 +124,31 @@ func (t *routeTable) lookup(dst wire.Addr) (route, bool) {
 	return route{}, false
 }
 
+// routeLocks is how many look up without writing to a line of another's.
+const routeLocks = 16
+
+// routeLock is two cache lines long, so that no two are on one wherever they begin.
+type routeLock struct {
+	sync.RWMutex
+	_ [2*cacheLine - unsafe.Sizeof(sync.RWMutex{})]byte
+}
+
+// lock takes all locks, for a change.
+func (t *routeTable) lock() {
+	for i := range t.locks {
+		t.locks[i].Lock()
+	}
+}
+
+func (t *routeTable) unlock() {
+	for i := range t.locks {
+		t.locks[i].Unlock()
+	}
+}
+
 func (t *routeTable) add(r route) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.lock()
+	defer t.unlock()
 	n := r.prefix.Bits
 	if t.byBits[n] == nil {
 		t.byBits[n] = make(map[wire.Addr][]route)
@@ -136,8 +162,8 @@ func (t *routeTable) add(r route) {
 }
 
 func (t *routeTable) remove(r route) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.lock()
+	defer t.unlock()
 	n, key := r.prefix.Bits, r.prefix.Addr
 	before := len(t.byBits[n][key])
 	rs := slices.DeleteFunc(t.byBits[n][key], r.same)
@@ -158,15 +184,15 @@ func (t *routeTable) replace(rs []route) {
 	for _, r := range rs {
 		n.add(r)
 	}
-	t.mu.Lock()
+	t.lock()
 	t.byBits, t.used = n.byBits, n.used
-	t.mu.Unlock()
+	t.unlock()
 }
 
 // all lists the routes, the longest prefixes first.
 func (t *routeTable) all() []Route {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
+	t.locks[0].RLock()
+	defer t.locks[0].RUnlock()
 	var out []Route
 	for n := 32; n >= 0; n-- {
 		keys := make([]wire.Addr, 0, len(t.byBits[n]))

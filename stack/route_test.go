@@ -77,7 +77,7 @@ func TestRouteTableAgainstTheModel(t *testing.T) {
 			model = append(model, r)
 		}
 		dst := wire.Addr(rng.Uint32() & 0xF0F0F0F0)
-		got, ok := table.lookup(dst)
+		got, ok := table.lookup(dst, rng.IntN(2*routeLocks))
 		var want *route
 		for n := range model {
 			m := &model[n]

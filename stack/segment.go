@@ -138,7 +138,9 @@ func (b *bundle) empty() {
 
 // begin puts the Ethernet header in front, and returns the n bytes of headers behind it, to be written.
 func (b *bundle) begin(nb *neighbour, n int) []byte {
-	nb.used = true
+	if !nb.used {
+		nb.used = true
+	}
 	*(*[wire.EthernetMaxLen]byte)(b.header[:]) = nb.header
 	return b.header[nb.headerLen : nb.headerLen+n]
 }

@@ -26,6 +26,7 @@ type Stack struct {
 	gen     atomic.Uint32 // grows when routes or addresses change: sockets look their ways up again
 	owners  atomic.Pointer[map[wire.Addr]owner]
 	list    atomic.Pointer[[]*Interface] // cards in the order added, the loopback last
+	_       [cacheLine]byte              // what packets read is above, what sockets that come and go write is below
 
 	addressWaiters waitQueue // WatchAddresses
 
@@ -115,8 +116,13 @@ func (s *Stack) AddInterface(cfg InterfaceConfig) (*Interface, error) {
 	if len(i.engines) > 1 {
 		i.flows = new(flowTable)
 	}
+	const lineful = cacheLine / 8 // pointers
 	for _, e := range s.engines {
-		e.inboxes = append(e.inboxes, make([]atomic.Pointer[inbox], len(s.engines)-len(e.inboxes))...)
+		inboxes := make([]atomic.Pointer[inbox], len(s.engines), (len(s.engines)+lineful-1)/lineful*lineful)
+		for from := range e.inboxes {
+			inboxes[from].Store(e.inboxes[from].Load())
+		}
+		e.inboxes = inboxes
 	}
 	list := slices.Clone(s.ifaces())
 	list = slices.Insert(list, len(list)-1, i)
@@ -191,7 +197,7 @@ func (s *Stack) Close() error {
 func (e *Engine) drain() {
 	for range 100 {
 		left := false
-		e.do(func() { left = e.emit(); e.flush() })
+		e.do(func() { left = e.emit(); e.publish(); e.flush() })
 		if !left {
 			return
 		}
@@ -377,7 +383,7 @@ func (s *Stack) lookup(dst wire.Addr, from *Interface) (best *Interface, found r
 		if i.loopback {
 			continue
 		}
-		r, ok := i.routes.lookup(dst)
+		r, ok := i.routes.lookup(dst, int(dst))
 		if !ok || r.kind == RouteElsewhere {
 			continue
 		}
@@ -416,7 +422,7 @@ func (s *Stack) sourceTo(dst wire.Addr) (wire.Addr, error) {
 		if err != nil {
 			return 0, err
 		}
-		r, _ := i.routes.lookup(dst)
+		r, _ := i.routes.lookup(dst, int(dst))
 		card, hop, source = i, cmp.Or(r.gateway, dst), r.source
 	}
 	if source != 0 && s.ownerOf(source) != nil {

@@ -250,7 +250,7 @@ func (st *Stream) route(dst wire.Addr, port uint16) (*Engine, error) {
 	}
 	if out != st.iface && st.s.ownerOf(dst) == nil {
 		// Another card has the better route. Ours must do, or the answers would come where nobody knows of the connection.
-		if r, ok := st.iface.routes.lookup(dst); !ok || r.kind != RouteUnicast {
+		if r, ok := st.iface.routes.lookup(dst, int(dst)); !ok || r.kind != RouteUnicast {
 			return nil, syscall.ENETUNREACH
 		}
 	}

@@ -44,7 +44,7 @@ type Options struct {
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
 	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes some
-	// 40 s, and more where the cores move.
+	// 50 s, and more where the cores move.
 	Smoke bool
 }
 
@@ -72,6 +72,8 @@ var (
 		"roundtrip-spin": {kitHandler, goNet},
 		overload:         {kitHandler, recvmmsg},
 		receiveSockets:   {kitHandler},
+		scaling:          {kitHandler, rawXDP},
+		engines:          {kitHandler, kitTCP},
 	}
 )
 
@@ -333,6 +335,9 @@ func (r *runner) choose() error {
 
 func (r *runner) workloads() (chosen []workload) {
 	for _, w := range allWorkloads() {
+		if w.role == Scaling && r.opts.oneCore() {
+			continue
+		}
 		if r.opts.Workloads == nil || slices.Contains(r.opts.Workloads, w.name) {
 			chosen = append(chosen, w)
 		}
@@ -414,6 +419,15 @@ func (r *runner) notes() []string {
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Sockets }) {
 		notes = append(notes, socketsNotes()...)
+	}
+	switch {
+	case slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Scaling }):
+		notes = append(notes, scalingNote)
+	case r.opts.oneCore():
+		notes = append(notes, "scaling: not measured, since it needs two cores.")
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Engines }) {
+		notes = append(notes, enginesNote)
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Footprint }) {
 		notes = append(notes, footprintNote)

@@ -21,6 +21,8 @@ const (
 	Echo      = child.Echo
 	Transmit  = child.Transmit
 	Sockets   = child.Sockets
+	Scaling   = child.Scaling
+	Engines   = child.Engines
 	Footprint = child.Footprint
 )
 
@@ -48,6 +50,9 @@ func childMain(args []string) error {
 	}
 	if t.Subject == clientSubject {
 		return clientMain(t)
+	}
+	if t.Role == Engines {
+		return modelMain(t)
 	}
 	s, ok := subjectByName(t.Subject)
 	if !ok || s.serve == nil {

@@ -7,6 +7,7 @@
 //
 //	receive         as many datagrams as the generator can offer; how many the subject gets
 //	receive-sockets receive with 1 to 100,000 bound sockets that have their turns; how much dearer a packet is than with one
+//	scaling         receive on two queues, an engine on each of two cores that also generate; how much more than on one
 //	transmit        datagrams that the subject sends as fast as it can; how many arrive at the other end
 //	echo            kxdpgun at full rate asks, the subject answers; how many answers come back
 //	roundtrip       one datagram outstanding; how long until its answer, for a client that sleeps while it waits
@@ -23,6 +24,7 @@
 //
 // Without a load:
 //
+//	engines         a model of 1 to 16 engines (package model), each run for itself on one core
 //	footprint       the memory of a socket, and kitd's idle CPU time, memory, start and stop
 //
 // What counts are ratios within one run: each round measures every subject once, in turn, and a ratio is taken within the

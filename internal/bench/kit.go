@@ -52,8 +52,11 @@ func bindKit(k *kit.Kit, at netip.AddrPort) (kit.Token, error) {
 
 // serveKitHandler takes and answers datagrams on the engine.
 func serveKitHandler(t task, c *counters, ready func()) error {
-	if t.Role == Sockets {
+	switch t.Role {
+	case Sockets:
 		return serveKitSockets(t, c, ready)
+	case Scaling:
+		return serveKitScaling(t, c, ready)
 	}
 	k, s, err := openKit(t)
 	if err != nil {

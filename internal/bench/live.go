@@ -152,6 +152,7 @@ const (
 const (
 	xdpData    = 0
 	xdpDataEnd = 4
+	xdpQueue   = 16 // rx_queue_index
 )
 
 // liveProgram paces, gives each frame the next flow's source port and redirects it: r6 data, r7 the state.

@@ -72,11 +72,12 @@ type datagramMatch struct {
 }
 
 // countProgram counts the datagrams that match and does with them what comes then, and all else passes: r2 the frame, r0 the
-// verdict. The cable has one queue, so one core at a time runs the program and a plain addition counts right.
+// verdict. One core at a time runs the program for a queue, so a plain addition on the queue's own line counts right.
 func countProgram(count *ebpf.Map, match datagramMatch, then asm.Instructions) asm.Instructions {
 	code := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
+		asm.LoadMem(asm.R6, asm.R1, xdpQueue, asm.Word),
 		asm.Mov.Imm(asm.R0, xdpPass),
 		asm.Mov.Reg(asm.R4, asm.R2),
 		asm.Add.Imm(asm.R4, headersLen),
@@ -91,6 +92,9 @@ func countProgram(count *ebpf.Map, match datagramMatch, then asm.Instructions) a
 		asm.LoadImm(asm.R5, int64(addr32(match.at.Addr())), asm.DWord),
 		asm.JNE.Reg(asm.R4, asm.R5, "exit"),
 		asm.LoadMapValue(asm.R1, count.FD(), 0),
+		asm.And.Imm(asm.R6, countLines-1),
+		asm.Mul.Imm(asm.R6, countLine),
+		asm.Add.Reg(asm.R1, asm.R6),
 		asm.LoadMem(asm.R4, asm.R1, 0, asm.DWord),
 		asm.Add.Imm(asm.R4, 1),
 		asm.StoreMem(asm.R1, 0, asm.R4, asm.DWord),

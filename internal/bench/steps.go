@@ -20,5 +20,9 @@ func Steps() []Stepped {
 	for _, factor := range overloadFactors {
 		over.At, over.Keys = append(over.At, fmt.Sprintf("%g×", factor)), append(over.Keys, keptKey(factor))
 	}
-	return []Stepped{sockets, over}
+	model := Stepped{Workload: engines, What: "Throughput of so many engines by the model, × one's"}
+	for _, n := range engineCounts {
+		model.At, model.Keys = append(model.At, fmt.Sprint(n)), append(model.Keys, speedupKey(n))
+	}
+	return []Stepped{sockets, over, model}
 }

@@ -44,6 +44,7 @@ const (
 	xdpTXOnly   = "XDP_TX"
 	rawXDP      = "raw AF_XDP"
 	rawUnread   = "raw AF_XDP unread"
+	rawCounter  = "raw AF_XDP one counter"
 	recvmmsg    = "recvmmsg"
 	sendmmsg    = "sendmmsg"
 	goNet       = "Go net"
@@ -101,12 +102,17 @@ var (
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
-		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler, roles: many},
-		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch, roles: datagrams},
+		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler,
+			roles: []Role{Receive, Echo, Sockets, Scaling, Engines}},
+		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch,
+			roles: append([]Role{Engines}, datagrams...)},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
-		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP, roles: datagrams},
+		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP,
+			roles: append([]Role{Scaling}, datagrams...)},
 		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
-		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true, roles: []Role{Receive}},
+		{Name: rawCounter, About: "raw AF_XDP whose cores add each datagram to one counter", serve: serveRawXDP, roles: []Role{Scaling}},
+		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true,
+			roles: []Role{Receive, Scaling}},
 		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
 		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time; many sockets with epoll", serve: serveRecvmmsg,
 			program: recvmmsgProgram, kernel: true, roles: many},
@@ -124,7 +130,8 @@ func Subjects() []Subject {
 		{Name: kitd, About: "kitd's daemon, and the sockets that it could have", serve: serveKitFootprint, owned: true,
 			roles: []Role{Footprint}},
 
-		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream, roles: streams},
+		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream,
+			roles: append([]Role{Engines}, streams...)},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",
 			program: streamProgram, kernel: true, roles: streams},
 		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, roles: streams},

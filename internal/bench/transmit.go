@@ -63,12 +63,16 @@ func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, 
 
 // watch returns what the subject did in a window, and the time spent in softirqs meanwhile.
 func (r *runner) watch(ctx context.Context, p *process) (did reading, softirq time.Duration, err error) {
+	return watch(ctx, p, r.opts.Window)
+}
+
+func watch(ctx context.Context, p *process, window time.Duration) (did reading, softirq time.Duration, err error) {
 	softirq = softirqTime()
 	first, err := p.read(ctx)
 	if err != nil {
 		return did, 0, err
 	}
-	if err := pause(ctx, r.opts.Window); err != nil {
+	if err := pause(ctx, window); err != nil {
 		return did, 0, err
 	}
 	last, err := p.read(ctx)

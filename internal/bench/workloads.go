@@ -68,6 +68,7 @@ func allWorkloads() []workload {
 			measure: measureTransmit,
 		},
 		socketsWorkload(),
+		scalingWorkload(),
 		{
 			name: echo, title: "answers to a generator that asks as fast as it can",
 			role: Echo,
@@ -100,7 +101,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}, append(streamWorkloads(), footprintWorkload())...)
+	}, append(streamWorkloads(), enginesWorkload(), footprintWorkload())...)
 }
 
 const (

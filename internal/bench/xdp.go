@@ -26,7 +26,7 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 	}
 	defer device.Close()
 	tables, links := device.Tables(), device.Links()
-	if len(links) != 1 {
+	if len(links) != 1 && t.Role != Scaling {
 		return fmt.Errorf("%s has %d queues, want 1", t.Interface, len(links))
 	}
 	if err := tables.SetAddress(t.Address.Addr(), bpf.Shared); err != nil {
@@ -37,6 +37,9 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 	}
 	if err := tables.SetEnabled(true); err != nil {
 		return err
+	}
+	if t.Role == Scaling {
+		return serveRawScaling(links, t, c, ready)
 	}
 	link := links[0]
 	if t.Role == Transmit {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,24 +34,28 @@ type Task struct {
 	Peer      netip.AddrPort `json:"peer"`    // to whom a subject transmits
 	PeerMAC   []byte         `json:"peer_mac"`
 	CPU       int            `json:"cpu"`
+	Cores     []int          `json:"cores"`    // in place of CPU, those of a subject with an engine on each
 	Payload   int            `json:"payload"`  // bytes that a client sends, or a subject that transmits
 	Spin      bool           `json:"spin"`     // whether a client spins
 	Workers   int            `json:"workers"`  // connections that a client has under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
 	Sockets   int            `json:"sockets"`  // that a subject has
+	Engines   []int          `json:"engines"`  // how many a model has, one number after the other
 }
 
 // Role is what a subject does.
 type Role string
 
 // With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
-// receives on many sockets. With TCP it reads and throws away, writes all that it
+// receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws away, writes all that it
 // can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
 	Transmit      Role = "transmit"
 	Sockets       Role = "sockets"
+	Scaling       Role = "scaling"
+	Engines       Role = "engines"
 	Footprint     Role = "footprint"
 	StreamReceive Role = "stream-receive"
 	StreamSend    Role = "stream-send"
@@ -80,7 +85,7 @@ type Counters struct {
 // Serve does a subject's work: it calls ready when it can be asked, counts, and returns only on failure.
 type Serve func(t Task, c *Counters, ready func()) error
 
-// Begin reads the task, the process's only argument, and binds the process to the core that it names.
+// Begin reads the task, the process's only argument, and binds the process to the core, or to the cores, that it names.
 func Begin(args []string) (t Task, err error) {
 	if len(args) != 1 {
 		return t, fmt.Errorf("bench: a child process takes one argument, its task, but got %d", len(args))
@@ -88,7 +93,10 @@ func Begin(args []string) (t Task, err error) {
 	if err := json.Unmarshal([]byte(args[0]), &t); err != nil {
 		return t, fmt.Errorf("bench: read the child's task: %w", err)
 	}
-	return t, pin(t.CPU)
+	if len(t.Cores) == 0 {
+		return t, pin(t.CPU)
+	}
+	return t, pin(t.Cores...)
 }
 
 // Run serves until the input ends, and then ends the process. It returns only on failure.
@@ -139,27 +147,33 @@ func Command(program []string, t Task) (*exec.Cmd, error) {
 // little.
 const Ahead = -20
 
-// pin binds the whole process to a core and puts it ahead of other work. Threads that run already stay as they are, and the
+// pin binds the whole process to some cores and puts it ahead of other work. Threads that run already stay as they are, and the
 // Go runtime has counted its CPUs, so the process starts itself anew once bound.
-func pin(cpu int) error {
+func pin(cores ...int) error {
 	var have, want unix.CPUSet
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.SchedGetaffinity(0, &have); err != nil {
 		return fmt.Errorf("bench: read own CPU affinity: %w", err)
 	}
-	want.Set(cpu)
-	if have == want {
+	for _, cpu := range cores {
+		want.Set(cpu)
+	}
+	// The system call returns 20 less the nice value, so that no value looks like an error (getpriority(2)).
+	if nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0); have == want && err == nil && 20-nice == Ahead {
 		return nil
 	}
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, Ahead); err != nil {
 		return fmt.Errorf("bench: go ahead of other work (needs CAP_SYS_NICE): %w", err)
 	}
 	if err := unix.SchedSetaffinity(0, &want); err != nil {
-		return fmt.Errorf("bench: bind to CPU %d: %w", cpu, err)
+		return fmt.Errorf("bench: bind to CPU %s: %w", numbers(cores), err)
 	}
 	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		return fmt.Errorf("bench: start anew on CPU %d: %w", cpu, err)
+		return fmt.Errorf("bench: start anew on CPU %s: %w", numbers(cores), err)
 	}
 	return nil
 }
+
+// numbers writes them with spaces between.
+func numbers(cores []int) string { return strings.Trim(fmt.Sprint(cores), "[]") }
