@@ -2,158 +2,163 @@ package stack
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"kitnet.dev/kit/internal/instructions"
 )
 
 // What a packet costs without a card: the engine and the user's side on one goroutine, frames from a link that does nothing but
 // copy them.
+var engine = slices.Concat(udpCases(), demuxCases(), tcpCases(), timerCases())
 
-const batch = 64
+// BenchmarkEngine is the table in nanoseconds and instructions.
+func BenchmarkEngine(b *testing.B) { engine.Bench(b) }
 
-var sizes = []int{64, 1400}
+// batch is how many packets a step takes.
+const batch = 32
 
-// BenchmarkReceive is from the frame to ReadBatch.
-func BenchmarkReceive(b *testing.B) {
-	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			q := newQuiet(b)
-			s := q.bind("10.0.0.1:7")
-			q.link.lend(0, packet{}.udp(4000, 7, pattern(n)))
-			ms := make([]Message, batch)
-			for i := range ms {
-				ms[i].Buf = make([]byte, 2048)
+// A wrench is how a case begins: with a quiet host.
+type wrench func(q *quiet) func() (packets int)
+
+// onHost is a case in which a round is all of what f returns.
+func onHost(name string, f wrench, changes ...func(*setup)) instructions.Case {
+	return instructions.Case{Name: name, Setup: func(tb testing.TB) func(*instructions.Meter) int {
+		round := f(newQuiet(tb, changes...))
+		return func(m *instructions.Meter) int {
+			m.Start()
+			n := round()
+			m.Stop()
+			return n
+		}
+	}}
+}
+
+// answering is a case in which each frame of a batch is answered.
+func answering(name string, prepare func(q *quiet)) instructions.Case {
+	return onHost(name, func(q *quiet) func() int {
+		prepare(q)
+		return func() int {
+			before := q.link.Sent
+			q.step(batch)
+			return q.link.Sent - before
+		}
+	})
+}
+
+func udpCases() (cases instructions.Table) {
+	payload := func(name string, n int) string { return fmt.Sprintf("%s/payload=%d", name, n) }
+	buffers := func(n int) []Message {
+		ms := make([]Message, batch)
+		for i := range ms {
+			ms[i].Buf = make([]byte, n)
+		}
+		return ms
+	}
+	for _, n := range []int{64, 1400} {
+		frame := packet{}.udp(4000, 7, pattern(n))
+		to := make([]Message, batch)
+		for i := range to {
+			to[i] = Message{Buf: []byte(pattern(n)), Addr: ap("10.0.0.2:9")}
+		}
+		send := func(s *sock, q *quiet, ms []Message) func() int {
+			return func() int {
+				before := q.link.Sent
+				_, _ = s.Write(ms)
+				q.step(0)
+				return q.link.Sent - before
 			}
-			perPacket(b, func() int {
-				q.step(batch)
-				got, _ := s.Read(ms)
-				return got
-			})
-		})
-	}
-}
-
-// BenchmarkEcho is a handler's answer in place.
-func BenchmarkEcho(b *testing.B) {
-	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			q := newQuiet(b)
-			q.handle("10.0.0.1:7", func(p *Packet) { p.Echo() })
-			q.link.lend(0, packet{}.udp(4000, 7, pattern(n)))
-			sent := q.link.sent
-			total := perPacket(b, func() int {
-				q.step(batch)
-				return batch
-			})
-			require.Equal(b, total, q.link.sent-sent)
-		})
-	}
-}
-
-// BenchmarkReply is a handler's answer with a changed payload, whose checksum is made anew.
-func BenchmarkReply(b *testing.B) {
-	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			q := newQuiet(b)
-			q.handle("10.0.0.1:7", func(p *Packet) { p.Reply(len(p.Payload)) })
-			q.link.lend(0, packet{}.udp(4000, 7, pattern(n)))
-			perPacket(b, func() int {
-				q.step(batch)
-				return batch
-			})
-		})
-	}
-}
-
-// BenchmarkSend is from WriteBatch to the frame, by a connected socket and by one that is not.
-func BenchmarkSend(b *testing.B) {
-	for _, connected := range []bool{true, false} {
-		for _, n := range sizes {
-			name := fmt.Sprint("to ", n)
-			if connected {
-				name = fmt.Sprint("connected ", n)
-			}
-			b.Run(name, func(b *testing.B) {
-				q := newQuiet(b)
-				s := q.bind("10.0.0.1:7")
-				ms := make([]Message, batch)
-				for i := range ms {
-					ms[i].Buf = []byte(pattern(n))
-					if !connected {
-						ms[i].Addr = ap("10.0.0.2:9")
+		}
+		cases = append(cases,
+			onHost(payload("udp-receive/handler", n), func(q *quiet) func() int {
+				got := 0
+				q.handle("10.0.0.1:7", func(*Packet) { got++ })
+				q.link.Lend(0, frame)
+				return func() int {
+					got = 0
+					q.step(batch)
+					return got
+				}
+			}),
+			onHost(payload("udp-receive/batch", n), func(q *quiet) func() int {
+				s, ms := q.bind("10.0.0.1:7"), buffers(2048)
+				q.link.Lend(0, frame)
+				return func() int {
+					q.step(batch)
+					got, _ := s.Read(ms)
+					return got
+				}
+			}),
+			onHost(payload("udp-receive/one", n), func(q *quiet) func() int {
+				s, ms := q.bind("10.0.0.1:7"), buffers(2048)[:1]
+				q.link.Lend(0, frame)
+				return func() (got int) {
+					q.step(batch)
+					for range batch {
+						n, _ := s.Read(ms)
+						got += n
 					}
+					return got
 				}
-				if connected {
-					require.NoError(b, s.Connect(ap("10.0.0.2:9")))
+			}),
+			onHost(payload("udp-send/connected", n), func(q *quiet) func() int {
+				s, ms := q.bind("10.0.0.1:7"), slices.Clone(to)
+				for i := range ms {
+					ms[i].Addr = netip.AddrPort{}
 				}
-				sent := q.link.sent
-				total := perPacket(b, func() int {
-					n, _ := s.Write(ms)
-					q.step(0)
-					return n
-				})
-				require.Equal(b, total, q.link.sent-sent)
-			})
+				require.NoError(q.t, s.Connect(ap("10.0.0.2:9")))
+				return send(s, q, ms)
+			}),
+			onHost(payload("udp-send/to", n), func(q *quiet) func() int { return send(q.bind("10.0.0.1:7"), q, to) }),
+			// An answer in place, whose checksum stays.
+			answering(payload("udp-echo", n), func(q *quiet) {
+				q.handle("10.0.0.1:7", func(p *Packet) { p.Echo() })
+				q.link.Lend(0, frame)
+			}),
+			// An answer whose payload is another, and so its checksum.
+			answering(payload("udp-reply", n), func(q *quiet) {
+				q.handle("10.0.0.1:7", func(p *Packet) { p.Reply(len(p.Payload)) })
+				q.link.Lend(0, frame)
+			}),
+		)
+	}
+	return append(cases,
+		answering("ping", func(q *quiet) { q.link.Lend(0, packet{}.ping(1, 1, pattern(56))) }),
+		// A datagram of 3000 bytes in three fragments; the figure is for each fragment.
+		onHost("reassembly", func(q *quiet) func() int {
+			s, ms := q.bind("10.0.0.1:7"), []Message{{Buf: make([]byte, 4096)}}
+			q.link.Lend(0, pieces(1, pattern(3000), 1480)...)
+			return func() int {
+				q.step(3)
+				n, _ := s.Read(ms)
+				return 3 * n
+			}
+		}),
+		// A packet that is not for us.
+		onHost("drop", func(q *quiet) func() int {
+			q.link.Lend(0, packet{to: otherIP}.udp(4000, 7, pattern(64)))
+			return func() int {
+				q.step(batch)
+				return batch
+			}
+		}),
+		idleCase(),
+	)
+}
+
+// idleCase is a step with nothing to do.
+func idleCase() instructions.Case {
+	c := onHost("idle", func(q *quiet) func() int {
+		return func() int {
+			for range batch {
+				q.e.Step(q.now)
+			}
+			return batch
 		}
-	}
-}
-
-// BenchmarkPing is an echo request and its reply.
-func BenchmarkPing(b *testing.B) {
-	q := newQuiet(b)
-	q.link.lend(0, packet{}.ping(1, 1, pattern(56)))
-	perPacket(b, func() int {
-		q.step(batch)
-		return batch
 	})
-}
-
-// BenchmarkReassembly is a datagram of 3000 bytes in three fragments; the figure is for each fragment.
-func BenchmarkReassembly(b *testing.B) {
-	q := newQuiet(b)
-	s := q.bind("10.0.0.1:7")
-	q.link.lend(0, pieces(1, pattern(3000), 1480)...)
-	ms := []Message{{Buf: make([]byte, 4096)}}
-	perPacket(b, func() int {
-		q.step(3)
-		s.Read(ms)
-		return 3
-	})
-}
-
-// BenchmarkDrop is a packet that is not for us.
-func BenchmarkDrop(b *testing.B) {
-	q := newQuiet(b)
-	q.link.lend(0, packet{to: otherIP}.udp(4000, 7, pattern(64)))
-	perPacket(b, func() int {
-		q.step(batch)
-		return batch
-	})
-}
-
-// BenchmarkIdle is a step with nothing to do.
-func BenchmarkIdle(b *testing.B) {
-	q := newQuiet(b)
-	for b.Loop() {
-		q.e.Step(q.now)
-	}
-}
-
-// perPacket runs f, which says how many packets it moved, until b.N have been, and returns how many.
-func perPacket(b *testing.B, f func() int) (total int) {
-	for range 100 {
-		total += f()
-	}
-	b.ReportAllocs()
-	b.ResetTimer()
-	for done := 0; done < b.N; {
-		n := f()
-		if n == 0 {
-			b.Fatal("nothing moves")
-		}
-		done += n
-		total += n
-	}
-	return total
+	c.Unit = "step"
+	return c
 }

@@ -52,8 +52,11 @@ type Meter struct {
 	elapsed time.Duration
 }
 
-// Start begins what is measured.
+// Start begins what is measured. A nil Meter measures nothing.
 func (m *Meter) Start() {
+	if m == nil {
+		return
+	}
 	if m.marking {
 		// The scheduler's quantum begins anew, so that it asks for no yield in what follows.
 		runtime.Gosched()
@@ -65,6 +68,9 @@ func (m *Meter) Start() {
 
 // Stop ends it.
 func (m *Meter) Stop() {
+	if m == nil {
+		return
+	}
 	if m.marking {
 		mark()
 		return
