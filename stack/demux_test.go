@@ -94,7 +94,7 @@ func demuxCases() (cases instructions.Table) {
 	for _, sockets := range []int{1, 100, 10_000, 1_000_000} {
 		cases = append(cases, instructions.Case{
 			Name: fmt.Sprintf("udp-demux/sockets=%d", sockets),
-			Setup: func(tb testing.TB) func(*instructions.Meter) int {
+			Setup: func(tb testing.TB) instructions.Round {
 				const ports = 50_000 // of an address
 				addrs := (sockets + ports - 1) / ports
 				q := newQuiet(tb, func(s *setup) {
@@ -120,10 +120,10 @@ func demuxCases() (cases instructions.Table) {
 					frames[i] = packet{to: ip.String()}.udp(4000, port, pattern(64))
 				}
 				q.link.Lend(0, frames...)
-				return func(m *instructions.Meter) int {
+				return func(m *instructions.Meter, n int) int {
 					got = 0
 					m.Start()
-					q.step(batch)
+					q.step(n)
 					m.Stop()
 					return got
 				}

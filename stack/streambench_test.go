@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,8 +30,8 @@ type flow struct {
 const flowMSS = 1448
 
 func newFlow(t testing.TB) *flow {
-	f := &flow{quiet: newQuiet(t), t: t, nxt: 1_000_000, buf: make([]byte, 2*batch*flowMSS)}
-	for range batch {
+	f := &flow{quiet: newQuiet(t), t: t, nxt: 1_000_000, buf: make([]byte, 2*most*flowMSS)}
+	for range most {
 		f.frames = append(f.frames, make([]byte, 1522))
 	}
 	l := f.NewStream()
@@ -89,97 +90,100 @@ func (f *flow) hears() {
 // later lets time pass between two rounds.
 func (f *flow) later() { f.now = f.now.Add(100 * time.Microsecond) }
 
-// receives is a batch of full segments that the user reads at once, with the ACKs that are sent for them.
-func (f *flow) receives(m *instructions.Meter) int {
+// receives is n full segments in one step, which the user reads at once, with the ACKs that are sent for them.
+func (f *flow) receives(m *instructions.Meter, n int) int {
 	f.later()
-	for i := range batch {
+	for i := range n {
 		f.makes(i, wire.ACK, flowMSS)
 	}
 	m.Start()
-	f.takes(batch)
-	n, _ := f.s.Read(f.buf)
+	f.takes(n)
+	got, _ := f.s.Read(f.buf)
 	f.step(0)
 	m.Stop()
-	require.Equal(f.t, batch*flowMSS, n)
 	f.hears()
-	return batch
+	return got / flowMSS
 }
 
-// sends has the user write a batch of full segments, and the peer acknowledge two of them at a time.
-func (f *flow) sends(write, ack *instructions.Meter) (segments, acks int) {
+// sends is n full segments that the user writes at once, in a step, and ACKs of two of them each, in another.
+func (f *flow) sends(write, ack *instructions.Meter, n int) (segments, acks int) {
 	f.later()
 	before := f.link.Sent
 	write.Start()
-	n, err := f.s.Write(f.buf[:batch*flowMSS])
+	_, err := f.s.Write(f.buf[:n*flowMSS])
 	f.step(0)
 	write.Stop()
 	require.NoError(f.t, err)
-	require.Equal(f.t, batch*flowMSS, n)
-	segments = f.link.Sent - before
-	f.hears()
-	last := f.ack
-	for left := segments; left > 0; left -= 2 {
-		f.ack = last - wire.Seq(max(left-2, 0)*flowMSS)
-		f.makes(acks, wire.ACK, 0)
-		acks++
+	for now := f.link.Sent - before; now > 0; now = f.link.Sent - before - segments {
+		segments += now
+		f.later()
+		f.hears()
+		last, n := f.ack, 0
+		for left := now; left > 0; left -= 2 {
+			f.ack = last - wire.Seq(max(left-2, 0)*flowMSS)
+			f.makes(n, wire.ACK, 0)
+			n++
+		}
+		acks += n
+		ack.Start()
+		f.takes(n) // which makes room in the congestion window, when the flow is young
+		ack.Stop()
 	}
-	f.later()
-	ack.Start()
-	f.takes(acks)
-	ack.Stop()
 	return segments, acks
 }
 
-// answers is a request of 100 bytes and its answer of as many. The ACK of the answer comes with the next request.
-func (f *flow) answers(m *instructions.Meter) int {
-	f.later()
-	f.makes(0, wire.ACK|wire.PSH, 100)
+// answers is a request of 100 bytes and its answer of as many, n times. An answer's ACK comes with the next request.
+func (f *flow) answers(m *instructions.Meter, n int) int {
 	before := f.link.Sent
-	m.Start()
-	f.takes(1)
-	n, _ := f.s.Read(f.buf)
-	_, _ = f.s.Write(f.buf[:n])
-	f.step(0)
-	m.Stop()
-	require.Equal(f.t, 100, n)
-	require.NotEqual(f.t, before, f.link.Sent)
-	f.hears()
-	return 1
+	for range n {
+		f.later()
+		f.makes(0, wire.ACK|wire.PSH, 100)
+		m.Start()
+		f.takes(1)
+		got, _ := f.s.Read(f.buf)
+		_, _ = f.s.Write(f.buf[:got])
+		f.step(0)
+		m.Stop()
+		f.hears()
+	}
+	return f.link.Sent - before
 }
 
 func tcpCases() (cases instructions.Table) {
-	on := func(name, unit string, rounds int, round func(f *flow, m *instructions.Meter) int) {
-		cases = append(cases, instructions.Case{
-			Name: name, Unit: unit, Rounds: rounds,
-			Setup: func(tb testing.TB) func(*instructions.Meter) int {
-				f := newFlow(tb)
-				return func(m *instructions.Meter) int { return round(f, m) }
-			},
-		})
+	on := func(name string, round func(f *flow, m *instructions.Meter, n int) int) instructions.Case {
+		return instructions.Case{Name: name, Unit: "segment", Setup: func(tb testing.TB) instructions.Round {
+			f := newFlow(tb)
+			return func(m *instructions.Meter, n int) int { return round(f, m, n) }
+		}}
 	}
-	on("tcp-receive", "segment", 2, (*flow).receives)
-	on("tcp-send", "segment", 2, func(f *flow, m *instructions.Meter) int {
-		segments, _ := f.sends(m, m)
-		return segments
-	})
-	on("tcp-ack", "segment", 2, func(f *flow, m *instructions.Meter) int {
-		_, acks := f.sends(nil, m)
-		return acks
-	})
-	on("tcp-request", "request", 4, (*flow).answers)
-	for _, life := range []struct{ name, of string }{
-		{"accept", "accepted, closed by the client"}, {"accept-close", "accepted"}, {"connect", "begun here"},
-	} {
+	cases = append(cases,
+		on("tcp-receive", (*flow).receives),
+		// Segments with the ACKs that come for them.
+		on("tcp-send", func(f *flow, m *instructions.Meter, n int) int {
+			segments, _ := f.sends(m, m, n)
+			return segments
+		}),
+		// ACKs alone, each of two segments.
+		on("tcp-ack", func(f *flow, m *instructions.Meter, n int) int {
+			_, acks := f.sends(nil, m, 2*min(n, most/2))
+			return acks
+		}),
+		// A segment in and a segment out, in a step of their own.
+		on("tcp-request", (*flow).answers).In("request", 0, 2),
+	)
+	for _, life := range []struct{ name, of string }{{"accept", "accepted, closed by the client"}, {"connect", "begun here"}} {
 		cases = append(cases, instructions.Case{
-			Name: "tcp-life/" + life.name, Unit: "connection",
-			Setup: func(tb testing.TB) func(*instructions.Meter) int {
+			Name: "tcp-life/" + life.name, Unit: "connection", Count: [2]int{0, 1},
+			Setup: func(tb testing.TB) instructions.Round {
 				c := newLife(tb)
-				return func(m *instructions.Meter) int {
-					c.meter = m
-					lives[life.of](c)
-					c.meter = nil
-					c.over()
-					return 1
+				return func(m *instructions.Meter, n int) int {
+					for range n {
+						c.meter = m
+						lives[life.of](c)
+						c.meter = nil
+						c.over()
+					}
+					return n
 				}
 			},
 		})
@@ -190,25 +194,26 @@ func tcpCases() (cases instructions.Table) {
 	return cases
 }
 
-// tcpDemuxCase is a pure ACK, which says nothing new, for any of so many connections.
+// tcpDemuxCase is a pure ACK, which says nothing new, for any of so many connections. With more than one, each of those that a
+// step has a segment for is served at its end.
 func tcpDemuxCase(connections int) instructions.Case {
 	return instructions.Case{
 		Name: fmt.Sprintf("tcp-demux/connections=%d", connections), Unit: "segment",
-		Setup: func(tb testing.TB) func(*instructions.Meter) int {
+		Setup: func(tb testing.TB) instructions.Round {
 			c := newCrowd(tb)
 			c.grow(connections)
 			rng := rand.New(rand.NewPCG(1, 1))
 			frames := make([][]byte, 1024)
 			for i := range frames {
 				c.sends(rng.IntN(connections), wire.ACK, nil)
-				frames[i] = append([]byte(nil), c.lends[0]...)
+				frames[i] = slices.Clone(c.lends[0])
 			}
 			c.link.Lend(0, frames...)
-			return func(m *instructions.Meter) int {
+			return func(m *instructions.Meter, n int) int {
 				m.Start()
-				c.step(batch)
+				c.step(n)
 				m.Stop()
-				return batch
+				return n
 			}
 		},
 	}

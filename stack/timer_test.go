@@ -256,10 +256,10 @@ func playWheel(t *testing.T, script []byte) {
 // Arming, moving, stopping and firing a timer costs the same with ten timers and with a million.
 func timerCases() (cases instructions.Table) {
 	// What a round does is done with timers that are due at any moment of the next span.
-	of := func(what string, timers int, span time.Duration, f func(w *wheel, bells []bell, rng *rand.Rand) func() int) {
+	of := func(what string, timers int, span time.Duration, count [2]int, f func(w *wheel, bells []bell, rng *rand.Rand) func(int) int) {
 		cases = append(cases, instructions.Case{
-			Name: fmt.Sprintf("timer/%s/armed=%d", what, timers), Unit: "timer",
-			Setup: func(testing.TB) func(*instructions.Meter) int {
+			Name: fmt.Sprintf("timer/%s/armed=%d", what, timers), Unit: "timer", Count: count,
+			Setup: func(testing.TB) instructions.Round {
 				rng := rand.New(rand.NewPCG(1, 1))
 				var w wheel
 				w.advance(begin)
@@ -269,9 +269,9 @@ func timerCases() (cases instructions.Table) {
 					w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(span)))))
 				}
 				round := f(&w, bells, rng)
-				return func(m *instructions.Meter) int {
+				return func(m *instructions.Meter, n int) int {
 					m.Start()
-					n := round()
+					n = round(n)
 					m.Stop()
 					return n
 				}
@@ -279,32 +279,32 @@ func timerCases() (cases instructions.Table) {
 		})
 	}
 	for _, timers := range []int{10, 1_000_000} {
-		of("move", timers, time.Hour, func(w *wheel, bells []bell, rng *rand.Rand) func() int {
+		of("move", timers, time.Hour, [2]int{2, 6}, func(w *wheel, bells []bell, rng *rand.Rand) func(int) int {
 			when := make([]clock.Time, 1024)
 			for i := range when {
 				when[i] = begin.Add(time.Duration(rng.Int64N(int64(time.Hour))))
 			}
 			i := 0
-			return func() int {
-				for range batch {
+			return func(n int) int {
+				for range n {
 					w.arm(&bells[i%len(bells)].timer, when[i%len(when)])
 					i++
 				}
-				return batch
+				return n
 			}
 		})
-		of("arm-cancel", timers, time.Hour, func(w *wheel, _ []bell, _ *rand.Rand) func() int {
+		of("arm-cancel", timers, time.Hour, [2]int{2, 6}, func(w *wheel, _ []bell, _ *rand.Rand) func(int) int {
 			b := newBell()
-			return func() int {
-				for i := range batch {
+			return func(n int) int {
+				for i := range n {
 					w.arm(&b.timer, begin.Add(time.Duration(i)*time.Second))
 					w.stop(&b.timer)
 				}
-				return batch
+				return n
 			}
 		})
 		// The moves down through the levels are in it. Each timer arms itself again.
-		of("fire", timers, time.Second, func(w *wheel, bells []bell, _ *rand.Rand) func() int {
+		of("fire", timers, time.Second, [2]int{0, 10}, func(w *wheel, bells []bell, _ *rand.Rand) func(int) int {
 			fired := 0
 			for i := range bells {
 				b := &bells[i]
@@ -313,9 +313,9 @@ func timerCases() (cases instructions.Table) {
 					w.arm(&b.timer, now.Add(time.Second))
 				}
 			}
-			return func() int {
+			return func(n int) int {
 				fired = 0
-				for fired < batch {
+				for fired < n {
 					w.advance(w.deadline())
 				}
 				return fired

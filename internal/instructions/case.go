@@ -14,13 +14,26 @@ type Case struct {
 	Name string
 	// Unit is what a round has many of, such as "packet", if empty, or "timer".
 	Unit string
-	// Warm is how many rounds run before any is measured, 100 if 0: enough for tables and rings to have their size.
-	Warm int
-	// Rounds is how many rounds are single-stepped, 1 if 0.
-	Rounds int
-	// Setup makes what the rounds need, and returns one round. The round says how many units it moved; only what it does between
-	// Start and Stop of its Meter is measured, which may be several times.
-	Setup func(tb testing.TB) (round func(m *Meter) (units int))
+	// Count is how large the two rounds are that are single-stepped, {2, 6} if zero: a unit costs what the larger one costs more, so
+	// that what a round costs whatever its size drops out. {0, n} leaves it in.
+	Count [2]int
+	// Setup makes what the rounds need, and returns one. A round is told its size, usually the number of packets, and says how many
+	// units it moved; only what it does between Start and Stop of its Meter is measured, which may be several times.
+	Setup func(tb testing.TB) Round
+}
+
+// A Round is a case's work of a size of n.
+type Round func(m *Meter, n int) (units int)
+
+const (
+	batch = 32  // the size of the rounds whose time is measured
+	warm  = 100 // rounds before: enough for tables and rings to have their size
+)
+
+// In returns the case with another unit, and with rounds of these sizes where it is single-stepped.
+func (c Case) In(unit string, small, large int) Case {
+	c.Unit, c.Count = unit, [2]int{small, large}
+	return c
 }
 
 func (c *Case) unit() string {
@@ -31,14 +44,10 @@ func (c *Case) unit() string {
 }
 
 // start makes a case and warms it up.
-func (c *Case) start(tb testing.TB) func(m *Meter) int {
+func (c *Case) start(tb testing.TB) Round {
 	round := c.Setup(tb)
-	warm := c.Warm
-	if warm == 0 {
-		warm = 100
-	}
 	for range warm {
-		if round(new(Meter)) == 0 {
+		if round(new(Meter), batch) == 0 {
 			tb.Fatal("nothing moves")
 		}
 	}
@@ -47,9 +56,10 @@ func (c *Case) start(tb testing.TB) func(m *Meter) int {
 
 // A Meter is told by a round what of it is to be measured.
 type Meter struct {
-	marking bool
-	began   time.Time
-	elapsed time.Duration
+	marking   bool
+	intervals int
+	began     time.Time
+	elapsed   time.Duration
 }
 
 // Start begins what is measured. A nil Meter measures nothing.
@@ -73,6 +83,7 @@ func (m *Meter) Stop() {
 	}
 	if m.marking {
 		mark()
+		m.intervals++
 		return
 	}
 	m.elapsed += time.Since(m.began)
@@ -81,22 +92,31 @@ func (m *Meter) Stop() {
 // counted names, in its environment, the one case that a process is to run for whoever single-steps it.
 const counted = "KIT_COUNTED_CASE"
 
-// empties are how many intervals without anything in them come first; the last says what counting itself costs.
-const empties = 2
-
-// run is the part of the process that is single-stepped.
+// run is the part of the process that is single-stepped. It prints how many intervals and units each thing had.
 func (c *Case) run(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	round := c.start(t)
 	m := &Meter{marking: true}
-	for range empties {
+	tell := func(units int) {
+		fmt.Fprintf(os.Stdout, "%s %d %d\n", counted, m.intervals, units)
+		m.intervals = 0
+	}
+	// Without anything between: what an interval itself costs. The first one may find things as they never are again.
+	for range 2 {
 		m.Start()
 		m.Stop()
 	}
-	units := 0
-	for range max(c.Rounds, 1) {
-		units += round(m)
+	tell(0)
+	sizes := c.Count
+	if sizes == [2]int{} {
+		sizes = [2]int{2, 6}
 	}
-	fmt.Fprintf(os.Stdout, "units %d\n", units)
+	for _, n := range sizes {
+		if n == 0 {
+			tell(0)
+		} else {
+			tell(round(m, n))
+		}
+	}
 }

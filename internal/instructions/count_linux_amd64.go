@@ -126,10 +126,11 @@ func (t *tracer) follow() (status unix.WaitStatus, err error) {
 			continue
 		}
 		if t.threads[tid] && status.StopSignal() == unix.SIGSTOP {
-			if err = t.interval(tid); err != nil {
+			signal, err := t.interval(tid)
+			if err != nil {
 				return status, err
 			}
-			t.resume(tid, 0)
+			t.resume(tid, signal)
 			continue
 		}
 		t.goOn(tid, status)
@@ -150,22 +151,23 @@ func (t *tracer) goOn(tid int, status unix.WaitStatus) {
 func (t *tracer) resume(tid, signal int) { _ = unix.PtraceCont(tid, signal) }
 
 // interval steps one thread from where it is to its next mark, while the others stand still.
-func (t *tracer) interval(tid int) error {
+// It returns the signal that came meanwhile, which has to wait.
+func (t *tracer) interval(tid int) (signal int, err error) {
 	for other := range t.threads {
 		if other != tid {
-			if err := t.freeze(other); err != nil {
-				return err
+			if err = t.freeze(other); err != nil {
+				return 0, err
 			}
 		}
 	}
-	n, err := steps(tid)
+	n, signal, err := steps(tid)
 	for other := range t.threads {
 		if other != tid {
 			t.resume(other, 0)
 		}
 	}
 	t.intervals = append(t.intervals, n)
-	return err
+	return signal, err
 }
 
 // freeze stops a thread where it is.
@@ -190,28 +192,29 @@ func (t *tracer) freeze(tid int) error {
 }
 
 // steps counts the instructions of a thread up to its next mark. One with a repeat prefix stops at each of its repetitions.
-func steps(tid int) (n int, err error) {
+func steps(tid int) (n, signal int, err error) {
 	const rip = 16 * 8 // in struct user, arch/x86/include/asm/user_64.h
 	var at [8]byte
 	last := uint64(0)
 	for {
-		if err := unix.PtraceSingleStep(tid); err != nil {
-			return n, err
+		if err = unix.PtraceSingleStep(tid); err != nil {
+			return n, signal, err
 		}
 		var status unix.WaitStatus
-		if _, err := wait(tid, &status); err != nil {
-			return n, err
+		if _, err = wait(tid, &status); err != nil {
+			return n, signal, err
 		}
 		switch {
 		case !status.Stopped():
-			return n, errors.New("the thread that was counted ended")
+			return n, signal, errors.New("the thread that was counted ended")
 		case status.StopSignal() == unix.SIGSTOP:
-			return n, nil
-		case status.StopSignal() != unix.SIGTRAP:
-			return n, fmt.Errorf("signal %v came into the count", status.StopSignal())
+			return n, signal, nil
+		case status.StopSignal() != unix.SIGTRAP: // no instruction has run
+			signal = int(status.StopSignal())
+			continue
 		}
-		if _, err := unix.PtracePeekUser(tid, rip, at[:]); err != nil {
-			return n, err
+		if _, err = unix.PtracePeekUser(tid, rip, at[:]); err != nil {
+			return n, signal, err
 		}
 		if now := binary.NativeEndian.Uint64(at[:]); now != last {
 			n, last = n+1, now

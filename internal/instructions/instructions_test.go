@@ -16,34 +16,52 @@ func spin(n int) (sum int) {
 	return sum
 }
 
-// loops makes a case of a loop that turns so often.
-func loops(name string, turns int) Case {
-	return Case{Name: name, Unit: "turn", Warm: 1, Setup: func(testing.TB) func(*Meter) int {
-		return func(m *Meter) int {
+var fixed = Table{{
+	Name: "loop", Unit: "turn", Setup: func(testing.TB) Round {
+		return func(m *Meter, n int) int {
 			m.Start()
-			spin(turns)
+			spin(n)
 			m.Stop()
-			return 1
-		}
-	}}
-}
-
-var fixed = Table{loops("short", 100), loops("long", 1100), loops("twice", 100), {
-	Name: "allocates", Warm: 1, Setup: func(testing.TB) func(*Meter) int {
-		var keep [8][]byte
-		return func(m *Meter) int {
-			m.Start()
-			for i := range keep {
-				keep[i] = make([]byte, 100)
-			}
-			m.Stop()
-			return len(keep)
+			return n
 		}
 	},
 }, {
-	Name: "fails", Setup: func(tb testing.TB) func(*Meter) int {
+	Name: "loop from nothing", Unit: "turn", Count: [2]int{0, 1000}, Setup: func(testing.TB) Round {
+		return func(m *Meter, n int) int {
+			m.Start()
+			spin(n)
+			m.Stop()
+			return n
+		}
+	},
+}, {
+	Name: "pieces", Unit: "turn", Setup: func(testing.TB) Round {
+		return func(m *Meter, n int) int {
+			for range n {
+				spin(100)
+				m.Start()
+				spin(10)
+				m.Stop()
+			}
+			return 10 * n
+		}
+	},
+}, {
+	Name: "allocates", Count: [2]int{0, 8}, Setup: func(testing.TB) Round {
+		keep := make([][]byte, batch)
+		return func(m *Meter, n int) int {
+			m.Start()
+			for i := range n {
+				keep[i] = make([]byte, 100)
+			}
+			m.Stop()
+			return n
+		}
+	},
+}, {
+	Name: "fails", Setup: func(tb testing.TB) Round {
 		tb.Error("as it should")
-		return func(*Meter) int { return 1 }
+		return func(*Meter, int) int { return 1 }
 	},
 }}
 
@@ -66,16 +84,14 @@ func count(t *testing.T, name string) float64 {
 	return 0
 }
 
-// A thousand turns more are a whole number of instructions a turn more, and nothing else.
+// A turn of a loop is a whole number of instructions, and with the same turns in pieces each piece has a few around them.
 func TestCountIsExact(t *testing.T) {
-	short, long := count(t, "short"), count(t, "long")
-	each := (long - short) / 1000
-	require.Equal(t, float64(int(each)), each, "%v and %v", short, long)
+	each := count(t, "loop")
+	require.Equal(t, float64(int(each)), each)
 	require.GreaterOrEqual(t, each, 2.0)
 	require.LessOrEqual(t, each, 8.0)
-	require.Less(t, short, 100*each+20, "the interval itself counts nothing")
-	require.Greater(t, short, 100*each)
-	require.Equal(t, short, count(t, "twice"))
+	require.InDelta(t, each, count(t, "loop from nothing"), 0.05, "an interval itself counts nothing")
+	require.InDelta(t, each, count(t, "pieces"), 2)
 }
 
 // The same case costs the same in another process.
@@ -89,7 +105,7 @@ func TestCountIsRepeatable(t *testing.T) {
 
 // A case that fails where it is counted fails for who asked, with what it said.
 func TestCountOfAFailure(t *testing.T) {
-	_, err := fixed[4].count()
+	_, err := fixed[len(fixed)-1].count()
 	require.ErrorContains(t, err, "as it should")
 	unknown := Case{Name: "unknown"}
 	_, err = unknown.count()

@@ -44,7 +44,7 @@ func (tab Table) Bench(b *testing.B) {
 			b.ResetTimer()
 			done := 0
 			for done < b.N {
-				done += round(&m)
+				done += round(&m, batch)
 			}
 			b.StopTimer()
 			b.ReportMetric(0, "ns/op") // has all of a round in it: left out
@@ -75,21 +75,39 @@ func (c *Case) count() (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w\n%s", err, output)
 	}
-	units := regexp.MustCompile(`(?m)^units (\d+)$`).FindStringSubmatch(output)
-	if units == nil || len(intervals) <= empties {
-		return 0, fmt.Errorf("%s says nothing of the case %s: %v\n%s", guard, c.Name, intervals, output)
+	n, err := perUnit(intervals, output)
+	if err != nil {
+		return 0, fmt.Errorf("%s on the case %s: %w\n%s", guard, c.Name, err, output)
 	}
-	n, _ := strconv.Atoi(units[1])
-	return perUnit(intervals, n), nil
+	return n, nil
 }
 
-// perUnit is the sum of all intervals behind the empty ones, of which each counts too much what the last empty one is.
-func perUnit(intervals []int, units int) float64 {
-	sum := 0
-	for _, n := range intervals[empties:] {
-		sum += n - intervals[empties-1]
+// perUnit makes the sum from the instructions of all intervals and from what Case.run said of them.
+func perUnit(intervals []int, output string) (float64, error) {
+	told := regexp.MustCompile(`(?m)^`+counted+` (\d+) (\d+)$`).FindAllStringSubmatch(output, -1)
+	if len(told) != 3 {
+		return 0, errors.New("it did not run")
 	}
-	return float64(sum) / float64(units)
+	var sums, units [3]int
+	empty := 0
+	for i, line := range told {
+		n, _ := strconv.Atoi(line[1])
+		units[i], _ = strconv.Atoi(line[2])
+		if n > len(intervals) {
+			return 0, errors.New("intervals are missing")
+		}
+		if i == 0 {
+			empty = intervals[n-1]
+		}
+		for _, interval := range intervals[:n] {
+			sums[i] += interval - empty
+		}
+		intervals = intervals[n:]
+	}
+	if len(intervals) > 0 || units[2] <= units[1] {
+		return 0, fmt.Errorf("units of %v, and %d intervals too many", units, len(intervals))
+	}
+	return float64(sums[2]-sums[1]) / float64(units[2]-units[1]), nil
 }
 
 // Guard counts every case and compares with testdata/instructions.txt.
