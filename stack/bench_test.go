@@ -2,7 +2,6 @@ package stack
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -20,6 +19,13 @@ const most = 32
 
 // BenchmarkEngine is the table in nanoseconds and instructions.
 func BenchmarkEngine(b *testing.B) { engine.Bench(b) }
+
+// must is require.NoError without what that costs.
+func must(t testing.TB, err error) {
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // onHost is a case with a quiet host in which all that a round does is measured.
 func onHost(name string, prepare func(q *quiet) (round func(packets int) (moved int))) instructions.Case {
@@ -46,82 +52,71 @@ func answering(name string, prepare func(q *quiet)) instructions.Case {
 	})
 }
 
-func udpCases() (cases instructions.Table) {
-	payload := func(name string, n int) string { return fmt.Sprintf("%s/payload=%d", name, n) }
-	buffers := func(n int) []Message {
-		ms := make([]Message, most)
+func withPayload(name string, n int) string { return fmt.Sprintf("%s/payload=%d", name, n) }
+
+// receiving is a case of a socket that is read by messages of one call of Read.
+func receiving(name string, payload, messages int) instructions.Case {
+	return onHost(withPayload(name, payload), func(q *quiet) func(int) int {
+		s, ms := q.bind("10.0.0.1:7"), make([]Message, messages)
 		for i := range ms {
-			ms[i].Buf = make([]byte, n)
+			ms[i].Buf = make([]byte, 2048)
 		}
-		return ms
-	}
-	for _, n := range []int{64, 1400} {
-		frame := packet{}.udp(4000, 7, pattern(n))
-		to := make([]Message, most)
-		for i := range to {
-			to[i] = Message{Buf: []byte(pattern(n)), Addr: ap("10.0.0.2:9")}
+		q.link.Lend(0, packet{}.udp(4000, 7, pattern(payload)))
+		return func(n int) (got int) {
+			q.step(n)
+			for got < n {
+				m, err := s.Read(ms)
+				must(q.t, err)
+				got += m
+			}
+			return got
 		}
-		send := func(s *sock, q *quiet, ms []Message) func(int) int {
-			return func(n int) int {
-				before := q.link.Sent
-				_, _ = s.Write(ms[:n])
-				q.step(0)
-				return q.link.Sent - before
+	})
+}
+
+// handling is a case of a socket with a handler.
+func handling(name string, payload int, handler Handler) instructions.Case {
+	return answering(withPayload(name, payload), func(q *quiet) {
+		q.handle("10.0.0.1:7", handler)
+		q.link.Lend(0, packet{}.udp(4000, 7, pattern(payload)))
+	})
+}
+
+// sending is a case of a socket that is written to, by one call.
+func sending(name string, payload int, connected bool) instructions.Case {
+	return onHost(withPayload(name, payload), func(q *quiet) func(int) int {
+		s, ms := q.bind("10.0.0.1:7"), make([]Message, most)
+		for i := range ms {
+			ms[i].Buf = []byte(pattern(payload))
+			if !connected {
+				ms[i].Addr = ap("10.0.0.2:9")
 			}
 		}
+		if connected {
+			require.NoError(q.t, s.Connect(ap("10.0.0.2:9")))
+		}
+		return func(n int) int {
+			before := q.link.Sent
+			_, err := s.Write(ms[:n])
+			must(q.t, err)
+			q.step(0)
+			return q.link.Sent - before
+		}
+	})
+}
+
+func udpCases() (cases instructions.Table) {
+	for _, n := range []int{64, 1400} {
 		cases = append(cases,
-			onHost(payload("udp-receive/handler", n), func(q *quiet) func(int) int {
-				got := 0
-				q.handle("10.0.0.1:7", func(*Packet) { got++ })
-				q.link.Lend(0, frame)
-				return func(n int) int {
-					got = 0
-					q.step(n)
-					return got
-				}
-			}),
-			onHost(payload("udp-receive/batch", n), func(q *quiet) func(int) int {
-				s, ms := q.bind("10.0.0.1:7"), buffers(2048)
-				q.link.Lend(0, frame)
-				return func(n int) int {
-					q.step(n)
-					got, _ := s.Read(ms)
-					return got
-				}
-			}),
-			onHost(payload("udp-receive/one", n), func(q *quiet) func(int) int {
-				s, ms := q.bind("10.0.0.1:7"), buffers(2048)[:1]
-				q.link.Lend(0, frame)
-				return func(n int) (got int) {
-					q.step(n)
-					for range n {
-						m, _ := s.Read(ms)
-						got += m
-					}
-					return got
-				}
-			}),
-			onHost(payload("udp-send/connected", n), func(q *quiet) func(int) int {
-				s, ms := q.bind("10.0.0.1:7"), slices.Clone(to)
-				for i := range ms {
-					ms[i].Addr = netip.AddrPort{}
-				}
-				require.NoError(q.t, s.Connect(ap("10.0.0.2:9")))
-				return send(s, q, ms)
-			}),
-			onHost(payload("udp-send/to", n), func(q *quiet) func(int) int { return send(q.bind("10.0.0.1:7"), q, to) }),
+			receiving("udp-receive/batch", n, most),
+			sending("udp-send/connected", n, true),
 			// An answer in place, whose checksum stays.
-			answering(payload("udp-echo", n), func(q *quiet) {
-				q.handle("10.0.0.1:7", func(p *Packet) { p.Echo() })
-				q.link.Lend(0, frame)
-			}),
+			handling("udp-echo", n, func(p *Packet) { p.Echo() }),
 			// An answer whose payload is another, and so its checksum.
-			answering(payload("udp-reply", n), func(q *quiet) {
-				q.handle("10.0.0.1:7", func(p *Packet) { p.Reply(len(p.Payload)) })
-				q.link.Lend(0, frame)
-			}),
+			handling("udp-reply", n, func(p *Packet) { p.Reply(len(p.Payload)) }),
 		)
 	}
+	cases = append(cases, receiving("udp-receive/one", 64, 1), sending("udp-send/to", 64, false))
 	return append(cases,
 		answering("ping", func(q *quiet) { q.link.Lend(0, packet{}.ping(1, 1, pattern(56))) }),
 		// A datagram of 3000 bytes in three fragments; the figure is for each fragment.

@@ -93,7 +93,7 @@ func TestAddressGoesAndComesBack(t *testing.T) {
 func demuxCases() (cases instructions.Table) {
 	for _, sockets := range []int{1, 100, 10_000, 1_000_000} {
 		cases = append(cases, instructions.Case{
-			Name: fmt.Sprintf("udp-demux/sockets=%d", sockets),
+			Name: fmt.Sprintf("udp-receive/handler/sockets=%d", sockets),
 			Setup: func(tb testing.TB) instructions.Round {
 				const ports = 50_000 // of an address
 				addrs := (sockets + ports - 1) / ports
@@ -102,9 +102,8 @@ func demuxCases() (cases instructions.Table) {
 						s.Addresses = append(s.Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(n)}), 24))
 					}
 				})
-				at := func(n int) (netip.Addr, int) {
-					return q.iface.Addresses()[n/ports].Addr(), 1 + n%ports
-				}
+				ips := q.iface.Addresses()
+				at := func(n int) (netip.Addr, int) { return ips[n/ports].Addr(), 1 + n%ports }
 				got := 0
 				count := func(*Packet) { got++ }
 				for n := range sockets {

@@ -15,14 +15,16 @@ import (
 )
 
 // patience is how long a process may take that is counted.
-const patience = 5 * time.Minute
+const patience = time.Minute
+
+// marker is the signal by which an interval begins and ends. It never arrives: the tracer keeps it.
+const marker = unix.SIGUSR2
 
 // mark tells the tracer that an interval begins or ends here.
-func mark() {
-	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
-}
+func mark() { unix.Tgkill(os.Getpid(), unix.Gettid(), marker) }
 
-// A tracer single-steps a process whose threads it all traces.
+// A tracer single-steps a process whose threads it all traces. A thread that is to stand still is sent SIGSTOP, which never arrives
+// either: a traced thread stops before any signal, and goes on with it or without.
 type tracer struct {
 	pid       int
 	threads   map[int]bool
@@ -59,7 +61,16 @@ func (t *tracer) run(argv, env []string, out uintptr) (err error) {
 	if err != nil {
 		return err
 	}
-	late := time.AfterFunc(patience, func() { unix.Kill(t.pid, unix.SIGKILL) })
+	late := time.AfterFunc(patience, func() {
+		for tid := range t.threads {
+			for _, f := range []string{"wchan", "syscall", "status"} {
+				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/%s", t.pid, tid, f))
+				fmt.Fprintln(os.Stderr, "DEBUG", tid, f, string(b))
+			}
+		}
+		fmt.Fprintln(os.Stderr, "DEBUG intervals", t.intervals)
+		unix.Kill(t.pid, unix.SIGKILL)
+	})
 	defer late.Stop()
 	status, err := t.follow()
 	switch {
@@ -76,16 +87,17 @@ func (t *tracer) run(argv, env []string, out uintptr) (err error) {
 
 // bury waits for the end of a process that was killed.
 func (t *tracer) bury() error {
-	for {
+	for len(t.threads) > 0 {
 		var status unix.WaitStatus
 		tid, err := wait(-t.pid, &status)
 		if err != nil {
 			return err
 		}
-		if tid == t.pid && !status.Stopped() {
-			return nil
+		if !status.Stopped() {
+			delete(t.threads, tid)
 		}
 	}
+	return nil
 }
 
 // wait is wait4(2) for a thread, or by minus its group for all threads that this one traces.
@@ -109,7 +121,6 @@ func (t *tracer) follow() (status unix.WaitStatus, err error) {
 	if err = unix.PtraceSetOptions(t.pid, unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_EXITKILL); err != nil {
 		return status, err
 	}
-	t.threads[t.pid] = true
 	if err = unix.PtraceCont(t.pid, 0); err != nil {
 		return status, err
 	}
@@ -125,74 +136,61 @@ func (t *tracer) follow() (status unix.WaitStatus, err error) {
 			}
 			continue
 		}
-		if t.threads[tid] && status.StopSignal() == unix.SIGSTOP {
-			signal, err := t.interval(tid)
-			if err != nil {
+		t.threads[tid] = true
+		signal := wanted(status)
+		if status.StopSignal() == marker {
+			if signal, err = t.interval(tid); err != nil {
 				return status, err
 			}
-			t.resume(tid, signal)
-			continue
 		}
-		t.goOn(tid, status)
+		t.resume(tid, signal)
 	}
 }
 
-// goOn lets a thread run on that stopped for anything but what we want of it: as it begins, as it makes another, for a signal.
-func (t *tracer) goOn(tid int, status unix.WaitStatus) {
-	signal := 0
-	if t.threads[tid] && status.TrapCause() <= 0 {
-		signal = int(status.StopSignal())
+// wanted is the signal with which a thread goes on that stopped: none where it began, made another, or was stopped, by us or by a
+// user's kill -STOP, after which there is a SIGCONT too.
+func wanted(status unix.WaitStatus) (signal int) {
+	switch s := status.StopSignal(); {
+	case s == unix.SIGSTOP, s == unix.SIGCONT, s == unix.SIGTRAP && status.TrapCause() > 0:
+		return 0
+	default:
+		return int(s)
 	}
-	t.threads[tid] = true
-	t.resume(tid, signal)
 }
 
 // resume fails only for a thread that was killed, of which wait tells.
 func (t *tracer) resume(tid, signal int) { _ = unix.PtraceCont(tid, signal) }
 
-// interval steps one thread from where it is to its next mark, while the others stand still.
-// It returns the signal that came meanwhile, which has to wait.
+// interval steps one thread from where it is to its next mark, while the others stand still. It returns the signal that came meanwhile,
+// which has to wait.
 func (t *tracer) interval(tid int) (signal int, err error) {
+	frozen := make(map[int]int) // and the signals with which they go on
 	for other := range t.threads {
-		if other != tid {
-			if err = t.freeze(other); err != nil {
-				return 0, err
-			}
+		if _, ok := frozen[other]; ok || other == tid {
+			continue
+		}
+		if err = unix.Tgkill(t.pid, other, unix.SIGSTOP); err != nil {
+			return 0, err
+		}
+		// Whatever it stops for, it stops; a SIGSTOP that is left over is no harm.
+		status, err := t.stopped(other, frozen)
+		if err == nil {
+			frozen[other] = wanted(status)
+		} else if t.threads[other] {
+			return 0, err
 		}
 	}
-	n, signal, err := steps(tid)
-	for other := range t.threads {
-		if other != tid {
-			t.resume(other, 0)
-		}
+	n, signal, err := t.steps(tid, frozen)
+	for other, signal := range frozen {
+		t.resume(other, signal)
 	}
 	t.intervals = append(t.intervals, n)
 	return signal, err
 }
 
-// freeze stops a thread where it is.
-func (t *tracer) freeze(tid int) error {
-	if err := unix.Tgkill(t.pid, tid, unix.SIGSTOP); err != nil {
-		return err
-	}
-	for {
-		var status unix.WaitStatus
-		if _, err := wait(tid, &status); err != nil {
-			return err
-		}
-		if !status.Stopped() {
-			delete(t.threads, tid)
-			return nil
-		}
-		if status.StopSignal() == unix.SIGSTOP {
-			return nil
-		}
-		t.goOn(tid, status)
-	}
-}
-
-// steps counts the instructions of a thread up to its next mark. One with a repeat prefix stops at each of its repetitions.
-func steps(tid int) (n, signal int, err error) {
+// steps counts the instructions of a thread up to its next mark. One with a repeat prefix stops at each of its repetitions. Threads that
+// begin meanwhile are frozen.
+func (t *tracer) steps(tid int, frozen map[int]int) (n, signal int, err error) {
 	const rip = 16 * 8 // in struct user, arch/x86/include/asm/user_64.h
 	var at [8]byte
 	last := uint64(0)
@@ -200,17 +198,15 @@ func steps(tid int) (n, signal int, err error) {
 		if err = unix.PtraceSingleStep(tid); err != nil {
 			return n, signal, err
 		}
-		var status unix.WaitStatus
-		if _, err = wait(tid, &status); err != nil {
+		status, err := t.stopped(tid, frozen)
+		if err != nil {
 			return n, signal, err
 		}
-		switch {
-		case !status.Stopped():
-			return n, signal, errors.New("the thread that was counted ended")
-		case status.StopSignal() == unix.SIGSTOP:
+		switch s := status.StopSignal(); {
+		case s == marker:
 			return n, signal, nil
-		case status.StopSignal() != unix.SIGTRAP: // no instruction has run
-			signal = int(status.StopSignal())
+		case s != unix.SIGTRAP: // before the instruction
+			signal = max(signal, wanted(status))
 			continue
 		}
 		if _, err = unix.PtracePeekUser(tid, rip, at[:]); err != nil {
@@ -218,6 +214,29 @@ func steps(tid int) (n, signal int, err error) {
 		}
 		if now := binary.NativeEndian.Uint64(at[:]); now != last {
 			n, last = n+1, now
+		}
+	}
+}
+
+// stopped waits for a thread to stop. It waits for all of them, as the end of the first thread is told only when all others are known to have
+// ended.
+func (t *tracer) stopped(tid int, frozen map[int]int) (status unix.WaitStatus, err error) {
+	for {
+		who, err := wait(-t.pid, &status)
+		switch {
+		case err != nil:
+			return status, err
+		case !status.Stopped():
+			delete(t.threads, who)
+			delete(frozen, who)
+			if who == tid {
+				return status, errors.New("the thread that was counted ended")
+			}
+		case who == tid:
+			return status, nil
+		default:
+			t.threads[who] = true
+			frozen[who] = wanted(status)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -32,7 +33,8 @@ const (
 // file is what the guard holds the counts to, as benchmarks write their results, so that benchstat reads it too.
 var file = filepath.Join("testdata", "instructions.txt")
 
-// Bench reports, for each unit of each case, nanoseconds, instructions and allocations.
+// Bench reports nanoseconds, instructions, allocated bytes and allocations for each unit of each case. What a round does outside of
+// what is measured, such as making the frames of a peer, is in the last two.
 func (tab Table) Bench(b *testing.B) {
 	known := make(map[string]float64)
 	for i := range tab {
@@ -40,15 +42,17 @@ func (tab Table) Bench(b *testing.B) {
 		b.Run(c.Name, func(b *testing.B) {
 			round := c.start(b)
 			var m Meter
-			b.ReportAllocs()
-			b.ResetTimer()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			done := 0
-			for done < b.N {
+			for b.Loop() {
 				done += round(&m, batch)
 			}
-			b.StopTimer()
-			b.ReportMetric(0, "ns/op") // has all of a round in it: left out
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(0, "ns/op") // of a whole round, and with what is not to be measured: left out
 			b.ReportMetric(float64(m.elapsed.Nanoseconds())/float64(done), "ns/"+c.unit())
+			b.ReportMetric(float64(int(after.TotalAlloc-before.TotalAlloc)/done), "B/"+c.unit()) // whole ones, as B/op are
+			b.ReportMetric(float64(int(after.Mallocs-before.Mallocs)/done), "allocs/"+c.unit())
 			n, ok := known[c.Name]
 			if !ok {
 				var err error
