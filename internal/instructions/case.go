@@ -3,7 +3,6 @@ package instructions
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 )
@@ -68,9 +67,7 @@ func (m *Meter) Start() {
 		return
 	}
 	if m.marking {
-		// The scheduler's quantum begins anew, so that it asks for no yield in what follows.
-		runtime.Gosched()
-		mark()
+		beginInterval()
 		return
 	}
 	m.began = time.Now()
@@ -82,7 +79,7 @@ func (m *Meter) Stop() {
 		return
 	}
 	if m.marking {
-		mark()
+		endInterval()
 		m.intervals++
 		return
 	}
@@ -94,8 +91,6 @@ const counted = "KIT_COUNTED_CASE"
 
 // run is the part of the process that is single-stepped. It prints how many intervals and units each thing had.
 func (c *Case) run(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	round := c.start(t)
 	m := &Meter{marking: true}
 	tell := func(units int) {

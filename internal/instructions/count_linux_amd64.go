@@ -15,13 +15,25 @@ import (
 )
 
 // patience is how long a process may take that is counted.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
-// marker is the signal by which an interval begins and ends. It never arrives: the tracer keeps it.
+// marker is the signal by which a thread says where it is. It never arrives: the tracer keeps it.
 const marker = unix.SIGUSR2
 
-// mark tells the tracer that an interval begins or ends here.
+// mark tells the tracer that it may do the next thing.
 func mark() { unix.Tgkill(os.Getpid(), unix.Gettid(), marker) }
+
+// beginInterval begins to count with the next instruction.
+func beginInterval() {
+	runtime.LockOSThread()
+	mark() // from here on all other threads stand still
+	runtime.UnlockOSThread()
+	runtime.Gosched() // to which the runtime's monitor may have asked us before; now it can't any more
+	mark()
+}
+
+// endInterval ends that, and lets the other threads go on.
+func endInterval() { mark() }
 
 // A tracer single-steps a process whose threads it all traces. A thread that is to stand still is sent SIGSTOP, which never arrives
 // either: a traced thread stops before any signal, and goes on with it or without.
@@ -61,16 +73,7 @@ func (t *tracer) run(argv, env []string, out uintptr) (err error) {
 	if err != nil {
 		return err
 	}
-	late := time.AfterFunc(patience, func() {
-		for tid := range t.threads {
-			for _, f := range []string{"wchan", "syscall", "status"} {
-				b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/%s", t.pid, tid, f))
-				fmt.Fprintln(os.Stderr, "DEBUG", tid, f, string(b))
-			}
-		}
-		fmt.Fprintln(os.Stderr, "DEBUG intervals", t.intervals)
-		unix.Kill(t.pid, unix.SIGKILL)
-	})
+	late := time.AfterFunc(patience, func() { unix.Kill(t.pid, unix.SIGKILL) })
 	defer late.Stop()
 	status, err := t.follow()
 	switch {
@@ -161,7 +164,7 @@ func wanted(status unix.WaitStatus) (signal int) {
 // resume fails only for a thread that was killed, of which wait tells.
 func (t *tracer) resume(tid, signal int) { _ = unix.PtraceCont(tid, signal) }
 
-// interval steps one thread from where it is to its next mark, while the others stand still. It returns the signal that came meanwhile,
+// interval lets one thread run to its next mark, and steps it from there to the one behind, while the others stand still. It returns the signal that came meanwhile,
 // which has to wait.
 func (t *tracer) interval(tid int) (signal int, err error) {
 	frozen := make(map[int]int) // and the signals with which they go on
@@ -179,6 +182,17 @@ func (t *tracer) interval(tid int) (signal int, err error) {
 		} else if t.threads[other] {
 			return 0, err
 		}
+	}
+	t.resume(tid, 0)
+	for {
+		status, err := t.stopped(tid, frozen)
+		if err != nil {
+			return 0, err
+		}
+		if status.StopSignal() == marker {
+			break
+		}
+		t.resume(tid, wanted(status))
 	}
 	n, signal, err := t.steps(tid, frozen)
 	for other, signal := range frozen {

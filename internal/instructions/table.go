@@ -147,6 +147,7 @@ func (tab Table) Guard(t *testing.T) {
 			case err != nil:
 				t.Fatal(err)
 			}
+			t.Logf("%.1f instructions a %s", got, c.unit())
 			before, ok := want[c.Name]
 			if !ok {
 				t.Fatalf("%s has no such case, which has %.1f instructions a %s: %s", file, got, c.unit(), how)
