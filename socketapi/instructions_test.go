@@ -26,7 +26,7 @@ var engine = instructions.Table{
 		return func(n int) int {
 			e.takes(n)
 			got, err := e.k.ReadBatch(e.socket, in, 0)
-			must(e.t, err)
+			instructions.Must(e.t, err)
 			return got
 		}
 	}),
@@ -36,7 +36,7 @@ var engine = instructions.Table{
 			e.takes(n)
 			for range n {
 				_, _, err := e.k.RecvFrom(e.socket, buf, 0)
-				must(e.t, err)
+				instructions.Must(e.t, err)
 			}
 			return n
 		}
@@ -48,7 +48,7 @@ var engine = instructions.Table{
 		}
 		return func(n int) int {
 			_, err := e.k.WriteBatch(e.socket, out[:n], 0)
-			must(e.t, err)
+			instructions.Must(e.t, err)
 			return e.sends()
 		}
 	}),
@@ -57,7 +57,7 @@ var engine = instructions.Table{
 		return func(n int) int {
 			for range n {
 				_, err := e.k.SendTo(e.socket, buf, 0, e.peer)
-				must(e.t, err)
+				instructions.Must(e.t, err)
 			}
 			return e.sends()
 		}
@@ -73,13 +73,6 @@ func TestInstructions(t *testing.T) { engine.Guard(t) }
 // most is the largest round there is.
 const most = 32
 
-// must is require.NoError without what that costs.
-func must(t testing.TB, err error) {
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A hosed program has one socket on a stack whose card is a hose.
 type hosed struct {
 	t      testing.TB
@@ -93,15 +86,7 @@ type hosed struct {
 
 // onKit is a case with datagrams of 64 bytes in which all that a round does is measured.
 func onKit(name string, prepare func(e *hosed) (round func(packets int) (moved int))) instructions.Case {
-	return instructions.Case{Name: name + "/payload=64", Setup: func(tb testing.TB) instructions.Round {
-		round := prepare(newHosed(tb))
-		return func(m *instructions.Meter, n int) int {
-			m.Start()
-			n = round(n)
-			m.Stop()
-			return n
-		}
-	}}
+	return instructions.Whole(name+"/payload=64", func(tb testing.TB) func(int) int { return prepare(newHosed(tb)) })
 }
 
 func newHosed(t testing.TB) *hosed {
@@ -115,7 +100,9 @@ func newHosed(t testing.TB) *hosed {
 	})
 	require.NoError(t, err)
 	mac := wire.HardwareAddr{2, 0, 0, 0, 0, 9}
-	card.SetNeighbour(stack.NeighbourEntry{Addr: peer.Netip(), HardwareAddr: net.HardwareAddr(mac[:]), State: stack.NeighbourPermanent})
+	card.SetNeighbour(stack.NeighbourEntry{
+		Addr: peer.Netip(), HardwareAddr: net.HardwareAddr(mac[:]), State: stack.NeighbourPermanent,
+	})
 	h := machine(t, e.s)
 	e.k, e.socket = h.calls.(*Kit), h.udp()
 	h.bind(e.socket, netip.AddrPortFrom(ours.Netip(), 7))

@@ -20,24 +20,9 @@ const most = 32
 // BenchmarkEngine is the table in nanoseconds and instructions.
 func BenchmarkEngine(b *testing.B) { engine.Bench(b) }
 
-// must is require.NoError without what that costs.
-func must(t testing.TB, err error) {
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // onHost is a case with a quiet host in which all that a round does is measured.
 func onHost(name string, prepare func(q *quiet) (round func(packets int) (moved int))) instructions.Case {
-	return instructions.Case{Name: name, Setup: func(tb testing.TB) instructions.Round {
-		round := prepare(newQuiet(tb))
-		return func(m *instructions.Meter, n int) int {
-			m.Start()
-			n = round(n)
-			m.Stop()
-			return n
-		}
-	}}
+	return instructions.Whole(name, func(tb testing.TB) func(int) int { return prepare(newQuiet(tb)) })
 }
 
 // answering is a case in which each frame is answered.
@@ -66,7 +51,7 @@ func receiving(name string, payload, messages int) instructions.Case {
 			q.step(n)
 			for got < n {
 				m, err := s.Read(ms)
-				must(q.t, err)
+				instructions.Must(q.t, err)
 				got += m
 			}
 			return got
@@ -98,7 +83,7 @@ func sending(name string, payload int, connected bool) instructions.Case {
 		return func(n int) int {
 			before := q.link.Sent
 			_, err := s.Write(ms[:n])
-			must(q.t, err)
+			instructions.Must(q.t, err)
 			q.step(0)
 			return q.link.Sent - before
 		}

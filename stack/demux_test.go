@@ -92,9 +92,8 @@ func TestAddressGoesAndComesBack(t *testing.T) {
 // of a round are for sockets all over.
 func demuxCases() (cases instructions.Table) {
 	for _, sockets := range []int{1, 100, 10_000, 1_000_000} {
-		cases = append(cases, instructions.Case{
-			Name: fmt.Sprintf("udp-receive/handler/sockets=%d", sockets),
-			Setup: func(tb testing.TB) instructions.Round {
+		cases = append(cases, instructions.Whole(fmt.Sprintf("udp-receive/handler/sockets=%d", sockets),
+			func(tb testing.TB) func(int) int {
 				const ports = 50_000 // of an address
 				addrs := (sockets + ports - 1) / ports
 				q := newQuiet(tb, func(s *setup) {
@@ -119,15 +118,12 @@ func demuxCases() (cases instructions.Table) {
 					frames[i] = packet{to: ip.String()}.udp(4000, port, pattern(64))
 				}
 				q.link.Lend(0, frames...)
-				return func(m *instructions.Meter, n int) int {
+				return func(n int) int {
 					got = 0
-					m.Start()
 					q.step(n)
-					m.Stop()
 					return got
 				}
-			},
-		})
+			}))
 	}
 	return cases
 }

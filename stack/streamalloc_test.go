@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/instructions"
 	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -140,7 +141,7 @@ var lives = map[string]func(c *crowd){
 		s := c.accepts()
 		c.exchanges(s)
 		c.measured(func() {
-			must(c.t, s.Close())
+			instructions.Must(c.t, s.Close())
 			c.step(0)
 		})
 		c.sends(0, wire.FIN|wire.ACK, nil)
@@ -150,7 +151,7 @@ var lives = map[string]func(c *crowd){
 		c.exchanges(s)
 		c.sends(0, wire.FIN|wire.ACK, nil)
 		c.measured(func() {
-			must(c.t, s.Close())
+			instructions.Must(c.t, s.Close())
 			c.step(0)
 		})
 		c.sends(0, wire.ACK, nil)
@@ -172,7 +173,7 @@ var lives = map[string]func(c *crowd){
 		require.True(c.t, s.Connected())
 		c.exchanges(s)
 		c.measured(func() {
-			must(c.t, s.Close())
+			instructions.Must(c.t, s.Close())
 			c.step(0)
 		})
 		c.sends(0, wire.FIN|wire.ACK, nil)
@@ -187,7 +188,7 @@ func (c *crowd) accepts() (s *Stream) {
 	c.measured(func() {
 		var err error
 		s, err = c.l.Accept()
-		must(c.t, err)
+		instructions.Must(c.t, err)
 	})
 	return s
 }
@@ -198,9 +199,9 @@ func (c *crowd) exchanges(s *Stream) {
 	c.sends(0, wire.ACK|wire.PSH, buf)
 	c.measured(func() {
 		n, err := s.Read(buf)
-		must(c.t, err)
+		instructions.Must(c.t, err)
 		_, err = s.Write(buf[:n])
-		must(c.t, err)
+		instructions.Must(c.t, err)
 		c.step(0)
 	})
 }

@@ -197,24 +197,19 @@ func tcpCases() (cases instructions.Table) {
 // tcpDemuxCase is a pure ACK, which says nothing new, for any of so many connections. With more than one, each of those that a
 // step has a segment for is served at its end.
 func tcpDemuxCase(connections int) instructions.Case {
-	return instructions.Case{
-		Name: fmt.Sprintf("tcp-demux/connections=%d", connections), Unit: "segment",
-		Setup: func(tb testing.TB) instructions.Round {
-			c := newCrowd(tb)
-			c.grow(connections)
-			rng := rand.New(rand.NewPCG(1, 1))
-			frames := make([][]byte, 1024)
-			for i := range frames {
-				c.sends(rng.IntN(connections), wire.ACK, nil)
-				frames[i] = slices.Clone(c.lends[0])
-			}
-			c.link.Lend(0, frames...)
-			return func(m *instructions.Meter, n int) int {
-				m.Start()
-				c.step(n)
-				m.Stop()
-				return n
-			}
-		},
-	}
+	return instructions.Whole(fmt.Sprintf("tcp-demux/connections=%d", connections), func(tb testing.TB) func(int) int {
+		c := newCrowd(tb)
+		c.grow(connections)
+		rng := rand.New(rand.NewPCG(1, 1))
+		frames := make([][]byte, 1024)
+		for i := range frames {
+			c.sends(rng.IntN(connections), wire.ACK, nil)
+			frames[i] = slices.Clone(c.lends[0])
+		}
+		c.link.Lend(0, frames...)
+		return func(n int) int {
+			c.step(n)
+			return n
+		}
+	}).In("segment", 2, 6)
 }

@@ -256,27 +256,19 @@ func playWheel(t *testing.T, script []byte) {
 // Arming, moving, stopping and firing a timer costs the same with ten timers and with a million.
 func timerCases() (cases instructions.Table) {
 	// What a round does is done with timers that are due at any moment of the next span.
-	of := func(what string, timers int, span time.Duration, count [2]int, f func(w *wheel, bells []bell, rng *rand.Rand) func(int) int) {
-		cases = append(cases, instructions.Case{
-			Name: fmt.Sprintf("timer/%s/armed=%d", what, timers), Unit: "timer", Count: count,
-			Setup: func(testing.TB) instructions.Round {
-				rng := rand.New(rand.NewPCG(1, 1))
-				var w wheel
-				w.advance(begin)
-				bells := make([]bell, timers)
-				for i := range bells {
-					bells[i].timer.owner = &bells[i]
-					w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(span)))))
-				}
-				round := f(&w, bells, rng)
-				return func(m *instructions.Meter, n int) int {
-					m.Start()
-					n = round(n)
-					m.Stop()
-					return n
-				}
-			},
-		})
+	type prepare func(w *wheel, bells []bell, rng *rand.Rand) (round func(n int) int)
+	of := func(what string, timers int, span time.Duration, count [2]int, f prepare) {
+		cases = append(cases, instructions.Whole(fmt.Sprintf("timer/%s/armed=%d", what, timers), func(testing.TB) func(int) int {
+			rng := rand.New(rand.NewPCG(1, 1))
+			var w wheel
+			w.advance(begin)
+			bells := make([]bell, timers)
+			for i := range bells {
+				bells[i].timer.owner = &bells[i]
+				w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(span)))))
+			}
+			return f(&w, bells, rng)
+		}).In("timer", count[0], count[1]))
 	}
 	for _, timers := range []int{10, 1_000_000} {
 		of("move", timers, time.Hour, [2]int{2, 6}, func(w *wheel, bells []bell, rng *rand.Rand) func(int) int {

@@ -29,6 +29,26 @@ const (
 	warm  = 100 // rounds before: enough for tables and rings to have their size
 )
 
+// Whole makes a case in which all that a round does is measured.
+func Whole(name string, setup func(tb testing.TB) (round func(n int) (units int))) Case {
+	return Case{Name: name, Setup: func(tb testing.TB) Round {
+		round := setup(tb)
+		return func(m *Meter, n int) int {
+			m.Start()
+			n = round(n)
+			m.Stop()
+			return n
+		}
+	}}
+}
+
+// Must is require.NoError for what is counted: it costs next to nothing.
+func Must(tb testing.TB, err error) {
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // In returns the case with another unit, and with rounds of these sizes where it is single-stepped.
 func (c Case) In(unit string, small, large int) Case {
 	c.Unit, c.Count = unit, [2]int{small, large}

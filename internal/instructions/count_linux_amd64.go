@@ -35,8 +35,8 @@ func beginInterval() {
 // endInterval ends that, and lets the other threads go on.
 func endInterval() { mark() }
 
-// A tracer single-steps a process whose threads it all traces. A thread that is to stand still is sent SIGSTOP, which never arrives
-// either: a traced thread stops before any signal, and goes on with it or without.
+// A tracer single-steps a process whose threads it all traces. A thread that is to stand still is sent SIGSTOP, which never
+// arrives either: a traced thread stops before any signal, and goes on with it or without.
 type tracer struct {
 	pid       int
 	threads   map[int]bool
@@ -164,8 +164,8 @@ func wanted(status unix.WaitStatus) (signal int) {
 // resume fails only for a thread that was killed, of which wait tells.
 func (t *tracer) resume(tid, signal int) { _ = unix.PtraceCont(tid, signal) }
 
-// interval lets one thread run to its next mark, and steps it from there to the one behind, while the others stand still. It returns the signal that came meanwhile,
-// which has to wait.
+// interval lets one thread run to its next mark, and steps it from there to the one behind, while the others stand
+// still. It returns the signal that came meanwhile, which has to wait.
 func (t *tracer) interval(tid int) (signal int, err error) {
 	frozen := make(map[int]int) // and the signals with which they go on
 	for other := range t.threads {
@@ -202,8 +202,8 @@ func (t *tracer) interval(tid int) (signal int, err error) {
 	return signal, err
 }
 
-// steps counts the instructions of a thread up to its next mark. One with a repeat prefix stops at each of its repetitions. Threads that
-// begin meanwhile are frozen.
+// steps counts the instructions of a thread up to its next mark. One with a repeat prefix stops at each of its repetitions. Threads
+// that begin meanwhile are frozen.
 func (t *tracer) steps(tid int, frozen map[int]int) (n, signal int, err error) {
 	const rip = 16 * 8 // in struct user, arch/x86/include/asm/user_64.h
 	var at [8]byte
@@ -232,8 +232,8 @@ func (t *tracer) steps(tid int, frozen map[int]int) (n, signal int, err error) {
 	}
 }
 
-// stopped waits for a thread to stop. It waits for all of them, as the end of the first thread is told only when all others are known to have
-// ended.
+// stopped waits for a thread to stop. It waits for all of them, as the end of the first thread is told only when all
+// others are known to have ended.
 func (t *tracer) stopped(tid int, frozen map[int]int) (status unix.WaitStatus, err error) {
 	for {
 		who, err := wait(-t.pid, &status)

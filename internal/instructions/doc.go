@@ -8,9 +8,9 @@
 //
 // Counting is exact, and needs neither root nor a processor with counters, which most virtual machines hide: the test binary
 // starts itself again under ptrace(2), with one case to run, and the thread that runs it is single-stepped between Meter.Start and
-// Meter.Stop while all others stand still. An instruction with a repeat prefix counts once, as processors count it. System calls count
-// one instruction. A step takes 2 µs, and 50 on virtual machines in virtual machines, so that a case counts one round, or a few,
-// in place of a million.
+// Meter.Stop while all others stand still. An instruction with a repeat prefix counts once, as processors count it, and so does a
+// system call. A step takes microseconds, 50 of them on some virtual machines, so that a case counts a few packets in place of a
+// million.
 //
 // The counts follow from the Go version, from GOAMD64 and from whether there is AVX2. What else the runtime chooses by the
 // processor, copying and clearing by repeat prefix, is switched off where instructions are counted.

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+var turned int
+
 //go:noinline
 func spin(n int) (sum int) {
 	for i := range n {
@@ -16,31 +18,20 @@ func spin(n int) (sum int) {
 	return sum
 }
 
-var fixed = Table{{
-	Name: "loop", Unit: "turn", Setup: func(testing.TB) Round {
-		return func(m *Meter, n int) int {
-			m.Start()
-			spin(n)
-			m.Stop()
-			return n
-		}
-	},
-}, {
-	Name: "loop from nothing", Unit: "turn", Count: [2]int{0, 1000}, Setup: func(testing.TB) Round {
-		return func(m *Meter, n int) int {
-			m.Start()
-			spin(n)
-			m.Stop()
-			return n
-		}
-	},
-}, {
+func turn(testing.TB) func(int) int {
+	return func(n int) int {
+		turned = spin(n)
+		return n
+	}
+}
+
+var fixed = Table{Whole("loop", turn).In("turn", 2, 6), Whole("loop from nothing", turn).In("turn", 0, 1000), {
 	Name: "pieces", Unit: "turn", Setup: func(testing.TB) Round {
 		return func(m *Meter, n int) int {
 			for range n {
-				spin(100)
+				turned = spin(100)
 				m.Start()
-				spin(10)
+				turned = spin(10)
 				m.Stop()
 			}
 			return 10 * n

@@ -33,8 +33,8 @@ const (
 // file is what the guard holds the counts to, as benchmarks write their results, so that benchstat reads it too.
 var file = filepath.Join("testdata", "instructions.txt")
 
-// Bench reports nanoseconds, instructions, allocated bytes and allocations for each unit of each case. What a round does outside of
-// what is measured, such as making the frames of a peer, is in the last two.
+// Bench reports nanoseconds, instructions, allocated bytes and allocations for each unit of each case. What a round does outside
+// of what is measured, such as making the frames of a peer, is in the last two.
 func (tab Table) Bench(b *testing.B) {
 	known := make(map[string]float64)
 	for i := range tab {
@@ -165,8 +165,8 @@ func (tab Table) Guard(t *testing.T) {
 
 const how = "run make bench-engine-update"
 
-// judge says what is wrong with a count, if anything. What is much cheaper than it was is wrong too, or else the gain could be lost
-// again and nobody would be told.
+// judge says what is wrong with a count, if anything. What is much cheaper than it was is wrong too, or else the gain could be
+// lost again and nobody would be told.
 func judge(before, got float64) string {
 	switch {
 	case got > before*1.05+5:
