@@ -5,10 +5,10 @@ export CGO_ENABLED ?= 0
 
 gvisor-rival = $(GO) build -C tests/gvisor -o ../../bin/gvisor-rival .
 
-.PHONY: help build examples install demo test packetdrill bench bench-report bench-smoke gvisor generate check race fuzz lint ci clean
+.PHONY: help build examples install demo test packetdrill bench bench-report bench-smoke bench-engine bench-engine-update gvisor generate check race fuzz lint ci clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 examples: ## the programs of the folder examples, into bin/
 	@scripts/need git
@@ -56,6 +56,15 @@ bench-report: build ## the same, and its figures into docs/bench and the README;
 bench-smoke: build ## a short run of the benchmark
 	@scripts/need ip kxdpgun gcc
 	@bin/kitd bench --smoke
+
+# The packages that have a table of cases, see internal/instructions.
+engine = ./stack ./socketapi
+
+bench-engine: ## the engine alone, on a wire in memory: nanoseconds and instructions a packet, for benchstat; COUNT=10 for its statistics
+	$(GO) test -p 1 $(engine) -run '^$$' -bench '^BenchmarkEngine$$' -benchtime 0.2s -count $(or $(COUNT),1)
+
+bench-engine-update: ## the instructions that tests hold the engine to, counted anew
+	$(GO) test -p 1 $(engine) -count 1 -run '^TestInstructions$$' -update-instructions
 
 gvisor: ## bin/gvisor-rival, gVisor in the benchmark; a module of its own, whose first build needs the network
 	$(gvisor-rival)

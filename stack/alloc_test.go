@@ -10,80 +10,25 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// quiet is a host whose script looks at nothing, for counting allocations and nanoseconds: frames go in by a link that lends
-// the same ones again and again, and what is sent goes nowhere.
+// quiet is a host whose script looks at nothing, for counting allocations, nanoseconds and instructions.
 type quiet struct {
 	*host
-	link *hose
+	link *linktest.Hose
 	e    *Engine
-}
-
-// A hose is a Link that lends as many frames as it is told to, and throws away what is sent.
-type hose struct {
-	*linktest.End
-	frames [][]byte // lent in turn
-	next   int
-	left   int // to be lent
-	lent   []byte
-	tx     [][]byte // free transmit frames
-	sent   int
-	heard  func([]byte) // is shown what is sent, if not nil
 }
 
 func newQuiet(t testing.TB, changes ...func(*setup)) *quiet {
 	h := newHost(t, changes...)
 	h.keepPeer()
 	q := &quiet{host: h, e: h.iface.engines[0]}
-	q.link = &hose{End: h.wires[0].End(0), lent: make([]byte, 2048)}
-	for range 2048 {
-		q.link.tx = append(q.link.tx, make([]byte, 1522))
-	}
+	q.link = linktest.NewHose(h.wires[0].End(0))
 	q.e.link, h.hosed = q.link, true
 	return q
 }
 
-func (l *hose) Poll(budget int, input func([]byte)) int {
-	n := min(l.left, budget)
-	l.left -= n
-	for range n {
-		f := l.frames[l.next]
-		if l.next++; l.next == len(l.frames) {
-			l.next = 0
-		}
-		input(l.lent[:copy(l.lent, f)])
-	}
-	return n
-}
-
-func (l *hose) Alloc() []byte {
-	last := len(l.tx) - 1
-	if last < 0 {
-		return nil
-	}
-	f := l.tx[last]
-	l.tx = l.tx[:last]
-	return f
-}
-
-func (l *hose) Send(f []byte) bool {
-	l.sent++
-	if l.heard != nil {
-		l.heard(f)
-	}
-	if &f[0] != &l.lent[0] {
-		l.tx = append(l.tx, f[:cap(f)])
-	}
-	return true
-}
-
-func (l *hose) Free(f []byte)           { l.tx = append(l.tx, f[:cap(f)]) }
-func (l *hose) Flush() bool             { return false }
-func (l *hose) HardwareAddr() [6]byte   { return hostMAC }
-func (l *hose) lend(n int, f ...[]byte) { l.frames, l.next, l.left = f, 0, n }
-
 // step lets the engine take n frames.
 func (q *quiet) step(n int) {
-	q.link.left = n
+	q.link.Left = n
 	q.e.Step(q.now)
 }
 
@@ -107,7 +52,7 @@ func TestNothingAllocates(t *testing.T) {
 		return q, q.bind("10.0.0.1:7")
 	}
 	receive := func(q *quiet, s *sock, frames ...[]byte) func() {
-		q.link.lend(0, frames...)
+		q.link.Lend(0, frames...)
 		return func() {
 			q.step(32)
 			n, err := s.Read(ms)
@@ -134,7 +79,7 @@ func TestNothingAllocates(t *testing.T) {
 		q, s := bound(t, func(s *setup) { s.queues = 2 })
 		frames := append(pieces(1, pattern(3000), 1480), pieces(2, pattern(3000), 1480)...)
 		frames = append(frames, pieces(3, pattern(3000), 1480)...)
-		q.link.lend(0, frames...)
+		q.link.Lend(0, frames...)
 		wantNoAllocs(t, "forwarding", func() {
 			q.step(9)
 			q.iface.engines[1].Step(q.now)
@@ -150,7 +95,7 @@ func TestNothingAllocates(t *testing.T) {
 		q.handle("10.0.0.1:8", func(p *Packet) { p.Reply(copy(p.Room(), "an answer")) })
 		answer := []byte(pattern(3000))
 		q.handle("10.0.0.1:9", func(p *Packet) { p.ReplyWith(answer) })
-		q.link.lend(0, packet{}.udp(9, 7, pattern(64)), packet{}.udp(9, 8, pattern(64)), packet{}.udp(9, 9, "x"),
+		q.link.Lend(0, packet{}.udp(9, 7, pattern(64)), packet{}.udp(9, 8, pattern(64)), packet{}.udp(9, 9, "x"),
 			packet{options: []byte{1, 1, 1, 1}}.udp(9, 8, pattern(64)), packet{to: bcastIP, toMAC: wire.HardwareBroadcast}.udp(9, 7, pattern(64)))
 		wantNoAllocs(t, "handlers", func() { q.step(32) })
 		require.Zero(t, q.Stats().TxDrops)
@@ -179,7 +124,7 @@ func TestNothingAllocates(t *testing.T) {
 			out[n] = Message{Buf: []byte(pattern(1472))}
 		}
 		wantNoAllocs(t, "connected", send)
-		link := &bundleHose{hose: q.link}
+		link := &bundleHose{Hose: q.link}
 		q.e.bundle.link = link
 		wantNoAllocs(t, "in bundles", send)
 		require.NotZero(t, link.bundles)
@@ -200,12 +145,12 @@ func TestNothingAllocates(t *testing.T) {
 	})
 	t.Run("ping", func(t *testing.T) {
 		q := newQuiet(t)
-		q.link.lend(0, packet{}.ping(1, 1, pattern(56)), whoHas(hostIP))
+		q.link.Lend(0, packet{}.ping(1, 1, pattern(56)), whoHas(hostIP))
 		wantNoAllocs(t, "echo and ARP", func() { q.step(32) })
 	})
 	t.Run("drops", func(t *testing.T) {
 		q := newQuiet(t)
-		q.link.lend(0, packet{}.udp(9, 9, "no port"), packet{to: otherIP}.udp(9, 9, "not ours"), packet{from: "127.0.0.1"}.udp(9, 9, "source"),
+		q.link.Lend(0, packet{}.udp(9, 9, "no port"), packet{to: otherIP}.udp(9, 9, "not ours"), packet{from: "127.0.0.1"}.udp(9, 9, "source"),
 			packet{options: []byte{7, 0, 0, 0}}.udp(9, 9, "options"), packet{}.ip(47, nil), flipped(packet{}.udp(9, 9, "sum"), 44))
 		wantNoAllocs(t, "drops and the errors about them", func() {
 			q.now = q.now.Add(seconds(1))
@@ -214,7 +159,7 @@ func TestNothingAllocates(t *testing.T) {
 	})
 	t.Run("timers", func(t *testing.T) {
 		q := newQuiet(t)
-		q.link.lend(0, pieces(1, pattern(3000), 1480)[0])
+		q.link.Lend(0, pieces(1, pattern(3000), 1480)[0])
 		wantNoAllocs(t, "datagrams that time out", func() {
 			q.step(1)
 			q.now = q.now.Add(seconds(31))

@@ -2,11 +2,13 @@ package stack
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/instructions"
 	"kitnet.dev/kit/stack/wire"
 )
 
@@ -86,29 +88,42 @@ func TestAddressGoesAndComesBack(t *testing.T) {
 	h.arrives("udp-no-port", packet{}.udp(4000, 7, "x"))
 }
 
-// A packet costs the same with one socket and with fifty thousand.
-func BenchmarkDemux(b *testing.B) {
-	for _, n := range []int{1, 1000, 50_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			h := newHost(b)
-			for port := 1; port <= n; port++ {
-				d := h.NewDatagram(wire.ProtocolUDP)
-				require.NoError(b, d.Bind(netip.AddrPortFrom(netip.MustParseAddr(hostIP), uint16(port))))
-				require.NoError(b, d.SetHandler(func(*Packet) {}))
-			}
-			e := h.iface.engines[0]
-			frames := make([][]byte, min(n, 64)) // few, so that they stay in the cache: the tables are what is measured
-			for i := range frames {
-				frames[i] = packet{}.udp(4000, 1+i*(n/len(frames)), "x")
-			}
-			h.hosed = true
-			before := e.stats.Delivered
-			i := 0
-			for b.Loop() {
-				e.receive(frames[i%len(frames)])
-				i++
-			}
-			require.Equal(b, uint64(i), e.stats.Delivered-before)
-		})
+// A packet costs the same with one socket and with a million, but for the misses of caches, which are no instructions. The packets
+// of a round are for sockets all over.
+func demuxCases() (cases instructions.Table) {
+	for _, sockets := range []int{1, 100, 10_000, 1_000_000} {
+		cases = append(cases, instructions.Whole(fmt.Sprintf("udp-receive/handler/sockets=%d", sockets),
+			func(tb testing.TB) func(int) int {
+				const ports = 50_000 // of an address
+				addrs := (sockets + ports - 1) / ports
+				q := newQuiet(tb, func(s *setup) {
+					for n := 1; n < addrs; n++ {
+						s.Addresses = append(s.Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(n)}), 24))
+					}
+				})
+				ips := q.iface.Addresses()
+				at := func(n int) (netip.Addr, int) { return ips[n/ports].Addr(), 1 + n%ports }
+				got := 0
+				count := func(*Packet) { got++ }
+				for n := range sockets {
+					ip, port := at(n)
+					d := q.NewDatagram(wire.ProtocolUDP)
+					require.NoError(tb, d.Bind(netip.AddrPortFrom(ip, uint16(port))))
+					require.NoError(tb, d.SetHandler(count))
+				}
+				rng := rand.New(rand.NewPCG(1, 1))
+				frames := make([][]byte, 1024)
+				for i := range frames {
+					ip, port := at(rng.IntN(sockets))
+					frames[i] = packet{to: ip.String()}.udp(4000, port, pattern(64))
+				}
+				q.link.Lend(0, frames...)
+				return func(n int) int {
+					got = 0
+					q.step(n)
+					return got
+				}
+			}))
 	}
+	return cases
 }

@@ -56,6 +56,12 @@ func (s *sending) share() {
 
 // publishPassed shows the other engines what they have not seen yet.
 func (e *Engine) publishPassed() {
+	if len(e.passed) > 0 {
+		e.showPassed()
+	}
+}
+
+func (e *Engine) showPassed() {
 	for i, in := range e.passed {
 		in.passed = false
 		if in.unshared > 0 {

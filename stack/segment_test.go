@@ -149,7 +149,7 @@ func TestBundlesToOthers(t *testing.T) {
 
 // A bundleHose throws away bundles too.
 type bundleHose struct {
-	*hose
+	*linktest.Hose
 	bundles int
 }
 
@@ -161,6 +161,6 @@ func (h *bundleHose) SendBundle(header []byte, network int, payload [][]byte, se
 	for _, p := range payload {
 		bytes += len(p)
 	}
-	h.sent += (bytes + segment - 1) / segment
+	h.Sent += (bytes + segment - 1) / segment
 	return true
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/instructions"
 	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -63,7 +64,7 @@ func TestStreamsDoNotAllocate(t *testing.T) {
 	})
 	t.Run("send in bundles", func(t *testing.T) {
 		c, s := start()
-		link := &bundleHose{hose: c.link}
+		link := &bundleHose{Hose: c.link}
 		c.e.bundle.link = link
 		many := []byte(pattern(5 * 536))
 		wantNoAllocs(t, "bundles and their ACKs", func() {
@@ -105,7 +106,7 @@ func TestStreamsDoNotAllocate(t *testing.T) {
 		wantNoAllocs(t, "time-outs", func() {
 			write(s, full[:100])
 			c.step(0)
-			for before := c.link.sent; c.link.sent == before; c.step(0) {
+			for before := c.link.Sent; c.link.Sent == before; c.step(0) {
 				c.now = c.now.Add(50 * time.Millisecond)
 			}
 			c.sends(0, wire.ACK, nil)
@@ -134,70 +135,104 @@ func TestStreamsDoNotAllocate(t *testing.T) {
 	})
 }
 
+// lives are whole lives of a connection: its handshake, bytes both ways, and its end.
+var lives = map[string]func(c *crowd){
+	"accepted": func(c *crowd) {
+		s := c.accepts()
+		c.exchanges(s)
+		c.measured(func() {
+			instructions.Must(c.t, s.Close())
+			c.step(0)
+		})
+		c.sends(0, wire.FIN|wire.ACK, nil)
+	},
+	"accepted, closed by the client": func(c *crowd) {
+		s := c.accepts()
+		c.exchanges(s)
+		c.sends(0, wire.FIN|wire.ACK, nil)
+		c.measured(func() {
+			instructions.Must(c.t, s.Close())
+			c.step(0)
+		})
+		c.sends(0, wire.ACK, nil)
+	},
+	"begun here": func(c *crowd) {
+		k := &c.clients[0]
+		var s *Stream
+		var err error
+		peer := ap("192.0.2.1:80")
+		c.measured(func() {
+			s = c.NewStream()
+			err = s.Connect(peer)
+		})
+		require.Equal(c.t, syscall.EINPROGRESS, err)
+		k.addr, k.port = addr("192.0.2.1"), 80
+		c.to = s.LocalAddr().Port()
+		c.measured(func() { c.step(0) })
+		c.sends(0, wire.SYN|wire.ACK, nil)
+		require.True(c.t, s.Connected())
+		c.exchanges(s)
+		c.measured(func() {
+			instructions.Must(c.t, s.Close())
+			c.step(0)
+		})
+		c.sends(0, wire.FIN|wire.ACK, nil)
+		c.to = 80
+	},
+}
+
+// accepts is a handshake that the client begins.
+func (c *crowd) accepts() (s *Stream) {
+	c.sends(0, wire.SYN, nil)
+	c.sends(0, wire.ACK, nil)
+	c.measured(func() {
+		var err error
+		s, err = c.l.Accept()
+		instructions.Must(c.t, err)
+	})
+	return s
+}
+
+// exchanges is 100 bytes from the client and as many back.
+func (c *crowd) exchanges(s *Stream) {
+	buf := c.buf[:]
+	c.sends(0, wire.ACK|wire.PSH, buf)
+	c.measured(func() {
+		n, err := s.Read(buf)
+		instructions.Must(c.t, err)
+		_, err = s.Write(buf[:n])
+		instructions.Must(c.t, err)
+		c.step(0)
+	})
+}
+
+// over waits for the end of a life's TIME-WAIT.
+func (c *crowd) over() {
+	c.clients[0].nxt += 1000
+	for until := c.now.Add(61 * time.Second); ; c.now = c.now.Add(time.Second) {
+		if next := c.e.Step(c.now); next == clock.Never || c.now > until {
+			break
+		}
+	}
+	c.now = c.now.Add(time.Second)
+	require.Zero(c.t, c.e.conns.count, "it is over")
+}
+
+// newLife is a crowd with a client whose lives can be led.
+func newLife(t testing.TB) *crowd {
+	c := newCrowd(t)
+	c.clients = append(c.clients, client{addr: addr("192.0.2.9"), port: 4000})
+	return c
+}
+
 // The whole life of a connection costs few allocations: its handshake, bytes both ways, its end and TIME-WAIT.
 func TestStreamLivesAllocateLittle(t *testing.T) {
-	buf := make([]byte, 100)
-	exchange := func(c *crowd, s *Stream) {
-		c.sends(0, wire.ACK|wire.PSH, buf)
-		n, err := s.Read(buf)
-		require.NoError(t, err)
-		require.Equal(t, 100, n)
-		_, err = s.Write(buf)
-		require.NoError(t, err)
-		c.step(0)
-	}
-	lives := map[string]func(c *crowd){
-		"accepted": func(c *crowd) {
-			c.sends(0, wire.SYN, nil)
-			c.sends(0, wire.ACK, nil)
-			s, err := c.l.Accept()
-			require.NoError(t, err)
-			exchange(c, s)
-			require.NoError(t, s.Close())
-			c.step(0)
-			c.sends(0, wire.FIN|wire.ACK, nil)
-		},
-		"accepted, closed by the client": func(c *crowd) {
-			c.sends(0, wire.SYN, nil)
-			c.sends(0, wire.ACK, nil)
-			s, err := c.l.Accept()
-			require.NoError(t, err)
-			exchange(c, s)
-			c.sends(0, wire.FIN|wire.ACK, nil)
-			require.NoError(t, s.Close())
-			c.step(0)
-			c.sends(0, wire.ACK, nil)
-		},
-		"begun here": func(c *crowd) {
-			k := &c.clients[0]
-			s := c.NewStream()
-			require.Equal(t, syscall.EINPROGRESS, s.Connect(ap("192.0.2.1:80")))
-			k.addr, k.port = addr("192.0.2.1"), 80
-			c.to = s.LocalAddr().Port()
-			c.step(0)
-			c.sends(0, wire.SYN|wire.ACK, nil)
-			require.True(t, s.Connected())
-			exchange(c, s)
-			require.NoError(t, s.Close())
-			c.step(0)
-			c.sends(0, wire.FIN|wire.ACK, nil)
-			c.to = 80
-		},
-	}
 	for name, live := range lives {
 		t.Run(name, func(t *testing.T) {
-			c := newCrowd(t)
-			c.clients = append(c.clients, client{addr: addr("192.0.2.9"), port: 4000})
+			c := newLife(t)
 			run := func() {
 				live(c)
-				c.clients[0].nxt += 1000
-				for until := c.now.Add(61 * time.Second); ; c.now = c.now.Add(time.Second) {
-					if next := c.e.Step(c.now); next == clock.Never || c.now > until {
-						break
-					}
-				}
-				c.now = c.now.Add(time.Second)
-				require.Zero(t, c.e.conns.count, "it is over")
+				c.over()
 			}
 			for range 100 {
 				run()

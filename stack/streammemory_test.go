@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/instructions"
 	"kitnet.dev/kit/stack/clock"
 	"kitnet.dev/kit/stack/wire"
 )
@@ -17,11 +18,13 @@ type crowd struct {
 	t       testing.TB
 	frame   []byte
 	lends   [1][]byte
+	buf     [100]byte
 	clients []client
 	talking int    // the client to whom the host speaks
 	to      uint16 // the host's port
 	streams []*Stream
 	l       *Stream
+	meter   *instructions.Meter // measures the host, and not its clients, where there is one
 }
 
 type client struct {
@@ -34,7 +37,7 @@ func newCrowd(t testing.TB) *crowd {
 	q := newQuiet(t)
 	q.iface.SetNeighbour(entry(gatewayIP, peerMAC, NeighbourPermanent))
 	c := &crowd{quiet: q, t: t, frame: make([]byte, 2048), to: 80}
-	c.link.heard = func(f []byte) {
+	c.link.Heard = func(f []byte) {
 		t := sent(f).tcp()
 		k := &c.clients[c.talking]
 		if end := t.Seq().Add(t.Len()); t.Flags()&(wire.SYN|wire.RST) != 0 || end.After(k.rcv) {
@@ -69,9 +72,18 @@ func (c *crowd) sends(n int, flags wire.TCPFlags, payload []byte) {
 	if flags&(wire.SYN|wire.FIN) != 0 {
 		k.nxt++
 	}
-	c.link.frames, c.link.next = c.lends[:], 0
 	c.lends[0] = b
-	c.step(1)
+	c.link.Lend(0, c.lends[:]...)
+	c.measured(func() { c.step(1) })
+}
+
+// measured does something of the host's.
+func (c *crowd) measured(f func()) {
+	if c.meter != nil {
+		c.meter.Start()
+		defer c.meter.Stop()
+	}
+	f()
 }
 
 // grow makes more connections: the handshake is done, bytes went both ways, and nothing is on its way.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"kitnet.dev/kit/internal/instructions"
 	"kitnet.dev/kit/stack/clock"
 )
 
@@ -252,53 +253,66 @@ func playWheel(t *testing.T, script []byte) {
 	}
 }
 
-// Arming, moving and stopping a timer costs the same with one timer and with a million.
-func BenchmarkTimers(b *testing.B) {
-	for _, n := range []int{1, 1000, 1_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+// Arming, moving, stopping and firing a timer costs the same with ten timers and with a million.
+func timerCases() (cases instructions.Table) {
+	// What a round does is done with timers that are due at any moment of the next span.
+	type prepare func(w *wheel, bells []bell, rng *rand.Rand) (round func(n int) int)
+	of := func(what string, timers int, span time.Duration, count [2]int, f prepare) {
+		cases = append(cases, instructions.Whole(fmt.Sprintf("timer/%s/armed=%d", what, timers), func(testing.TB) func(int) int {
 			rng := rand.New(rand.NewPCG(1, 1))
 			var w wheel
 			w.advance(begin)
-			bells := make([]bell, n)
+			bells := make([]bell, timers)
 			for i := range bells {
 				bells[i].timer.owner = &bells[i]
-				w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(time.Hour)))))
+				w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(span)))))
 			}
+			return f(&w, bells, rng)
+		}).In("timer", count[0], count[1]))
+	}
+	for _, timers := range []int{10, 1_000_000} {
+		of("move", timers, time.Hour, [2]int{2, 6}, func(w *wheel, bells []bell, rng *rand.Rand) func(int) int {
 			when := make([]clock.Time, 1024)
 			for i := range when {
 				when[i] = begin.Add(time.Duration(rng.Int64N(int64(time.Hour))))
 			}
-			b.ReportAllocs()
 			i := 0
-			for b.Loop() {
-				w.arm(&bells[i%n].timer, when[i%len(when)])
-				i++
+			return func(n int) int {
+				for range n {
+					w.arm(&bells[i%len(bells)].timer, when[i%len(when)])
+					i++
+				}
+				return n
 			}
 		})
-	}
-}
-
-// Firing costs what it costs for each timer, the move down through the levels included.
-func BenchmarkTimersFire(b *testing.B) {
-	for _, n := range []int{1, 1000, 1_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			rng := rand.New(rand.NewPCG(1, 1))
-			var w wheel
-			now := begin
-			w.advance(now)
-			bells := make([]bell, n)
-			for i := range bells {
-				bells[i].timer.owner = &bells[i]
-				bells[i].then = func(now clock.Time) { w.arm(&bells[i].timer, now.Add(time.Second)) }
-				w.arm(&bells[i].timer, begin.Add(time.Duration(rng.Int64N(int64(time.Second)))))
+		of("arm-cancel", timers, time.Hour, [2]int{2, 6}, func(w *wheel, _ []bell, _ *rand.Rand) func(int) int {
+			b := newBell()
+			return func(n int) int {
+				for i := range n {
+					w.arm(&b.timer, begin.Add(time.Duration(i)*time.Second))
+					w.stop(&b.timer)
+				}
+				return n
 			}
-			b.ResetTimer()
-			for fired := 0; fired < b.N; fired += n {
-				for range 1000 {
-					now = now.Add(time.Millisecond)
-					w.advance(now)
+		})
+		// The moves down through the levels are in it. Each timer arms itself again.
+		of("fire", timers, time.Second, [2]int{0, 10}, func(w *wheel, bells []bell, _ *rand.Rand) func(int) int {
+			fired := 0
+			for i := range bells {
+				b := &bells[i]
+				b.then = func(now clock.Time) {
+					fired++
+					w.arm(&b.timer, now.Add(time.Second))
 				}
 			}
+			return func(n int) int {
+				fired = 0
+				for fired < n {
+					w.advance(w.deadline())
+				}
+				return fired
+			}
 		})
 	}
+	return cases
 }

@@ -32,6 +32,7 @@ var rooms = []struct {
 	{"loader", []string{"bpf"}, "AF_XDP without a stack is useful alone, and is the floor that the benchmark measures"},
 	{"kernel", []string{"stack", "stack/wire"}, "what the kernel says is told in the stack's terms"},
 	{"socketapi", []string{"stack", "stack/clock", "stack/wire", "stack/ring", "stack/tcp"}, "the contract holds over any stack"},
+	{"internal/instructions", nil, "what counts must not depend on what is counted"},
 	{"internal/netlab", nil, "a laboratory must not depend on what is tried in it"},
 }
 
