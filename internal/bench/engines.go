@@ -54,11 +54,12 @@ func enginesWorkload() workload {
 }
 
 // enginesNote says what could mislead a reader of the model's table.
-const enginesNote = "engines is a model: the engines of one stack run one after the other on one core, on cards in memory, and each one's CPU " +
-	"time is taken; the throughput is all packets by the time of the busiest engine. It has in it how a hash spreads the flows, 256 of 64-byte " +
-	"datagrams or 32 TCP connections for each engine, what engines do for each other, and the tables that they share. It has not in it what moves between cores, the memory " +
-	"and caches that they share, the card, its driver and the kernel. All astray are TCP segments that all come to another engine than " +
-	"their connection's, so that each is passed on; datagrams are at home on every engine. Balance is the mean engine's load in ratio to the busiest one's."
+const enginesNote = "engines is a model: the engines of one stack run one after the other on one core, on cards in memory, and each one's " +
+	"CPU time is taken; the throughput is all packets by the time of the busiest engine. It has in it how a hash spreads the " +
+	"flows, 256 of 64-byte datagrams or 32 TCP connections for each engine, what engines do for each other, and the tables that " +
+	"they share. It has not in it what moves between cores, the memory and caches that they share, the card, its driver and the " +
+	"kernel. All astray are TCP segments that all come to another engine than their connection's, so that each is passed on; " +
+	"datagrams are at home on every engine. Balance is the mean engine's load in ratio to the busiest one's."
 
 // measureEngines runs the model in a process of its own, bound to the subject's core.
 func measureEngines(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {

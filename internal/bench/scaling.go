@@ -208,9 +208,10 @@ func newLanes(t task, c *counters) []lane {
 
 // scalingNote says what could mislead a reader of scaling's table.
 const scalingNote = "scaling: each core generates its frames, takes the softirq of its queue, and runs that queue's engine, which goes before " +
-	"the generator (SCHED_FIFO) and sleeps between its batches of 64; received by 1 is the mean of the two cores alone. What two cores take " +
-	"from each other anyway, such as a cache that they share or a clock that is faster while one rests, is in raw AF_XDP's scaling too, and without a receiver in XDP_DROP's: so kit's " +
-	"ratio to raw AF_XDP is what its engines cost each other. raw AF_XDP one counter shows what a single cache line costs that both write to."
+	"the generator (SCHED_FIFO) and sleeps between its batches of 64; received by 1 is the mean of the two cores alone. What two " +
+	"cores take from each other anyway, such as a cache that they share or a clock that is faster while one rests, is in raw " +
+	"AF_XDP's scaling too, and without a receiver in XDP_DROP's: so kit's ratio to raw AF_XDP is what its engines cost each " +
+	"other. raw AF_XDP one counter shows what a single cache line costs that both write to."
 
 // pinEngine binds the calling goroutine to a thread and that to a core, on which it goes before the generator as soon as it is
 // woken: else the kernel would let the generator overrun the ring before it gives the core away.

@@ -47,8 +47,9 @@ type Task struct {
 type Role string
 
 // With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
-// receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws away, writes all that it
-// can, sends back what comes on one connection after the other, or does that for short connections, many at a time.
+// receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws
+// away, writes all that it can, sends back what comes on one connection after the other, or does that for short
+// connections, many at a time.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
