@@ -50,6 +50,8 @@ func clientMain(t task) error {
 		return askMain(t)
 	case child.StreamConnect:
 		return connectMain(t)
+	case child.StreamRequest:
+		return requestMain(t)
 	case child.FootprintConnection:
 		return child.Run(t, holdConnections)
 	}

@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"kitnet.dev/kit/internal/bench/child"
+)
+
+// tcp-requests is tcp-roundtrip with many connections, each of which has a request outstanding: what receive-sockets is to receive.
+
+// requestCounts are the numbers of connections that are measured. Of more, a client of one process would need more files than many
+// machines allow it, and of 100,000 a second address.
+var requestCounts = []int{1, timedRequests, comparedRequests}
+
+const (
+	// comparedRequests is the number with which subjects are compared; a smoke run leaves it out, and compares with the next.
+	comparedRequests = 10_000
+	// timedRequests is the number of which the table has times.
+	timedRequests = 100
+)
+
+func requestRateKey(connections int) string { return fmt.Sprintf("requests_%d_per_s", connections) }
+
+func requestsWorkload() workload {
+	w := workload{
+		name: tcpRequests, role: child.StreamRequest, measure: measureRequests,
+		title: "requests of a byte on many TCP connections, each with one outstanding",
+	}
+	for _, n := range []int{comparedRequests, timedRequests, 1} {
+		title := fmt.Sprintf("answered on %d", n)
+		w.columns = append(w.columns, Column{Key: requestRateKey(n), Title: title, Unit: RequestsPerSecond})
+	}
+	w.columns = append(w.columns,
+		Column{Key: "p50_ns", Title: fmt.Sprintf("p50 of %d", timedRequests), Unit: Nanoseconds, LowerIsBetter: true},
+		Column{Key: "p99_ns", Title: fmt.Sprintf("p99 of %d", timedRequests), Unit: Nanoseconds, LowerIsBetter: true},
+		Column{Key: "failed", Title: "failed", Unit: Count, LowerIsBetter: true})
+	return w
+}
+
+// requestsNotes say what could mislead a reader of tcp-requests' table.
+func requestsNotes() []string {
+	notes := []string{"tcp-requests: all connections are there, and have carried a byte each way, before the measurement begins. A time " +
+		"is from one answer on a connection to the next, and so has the client's turn with the other connections in it; failed is " +
+		"connections without an answer for a second. The client has one core, and where the subject is not busy it is the limit. " +
+		"The kernel's subjects do a part of their receiving on it, in the softirq of the client's send."}
+	for _, n := range requestCounts {
+		if !canOpen(n + spareFiles) {
+			notes = append(notes, fmt.Sprintf("tcp-requests: %d connections are not measured, since a process may not have so many "+
+				"files open (ulimit -n).", n))
+		}
+	}
+	return notes
+}
+
+// measureRequests measures with each number of connections, in a process of its own.
+func measureRequests(ctx context.Context, r *runner, s Subject) (Sample, error) {
+	sample := Sample{}
+	for _, n := range requestCounts {
+		if r.opts.Smoke && n == comparedRequests || !canOpen(n+spareFiles) {
+			continue
+		}
+		result, err := r.askOn(ctx, s, n)
+		if err != nil {
+			return nil, fmt.Errorf("%d connections: %w", n, err)
+		}
+		sample[requestRateKey(n)] = float64(result.Count) / time.Duration(result.Took).Seconds()
+		sample["failed"] += float64(result.Lost)
+		if n == timedRequests {
+			sample["p50_ns"], sample["p99_ns"] = float64(result.P50), float64(result.P99)
+		}
+	}
+	return sample, nil
+}
+
+// askOn asks on so many connections, which client and subject may have.
+func (r *runner) askOn(ctx context.Context, s Subject, connections int) (asked, error) {
+	restore, err := allowFiles(connections + spareFiles)
+	if err != nil {
+		return asked{}, err
+	}
+	defer restore()
+	return r.ask(ctx, s, task{Role: child.StreamRequest, Workers: connections})
+}
