@@ -154,12 +154,21 @@ func (c *connector) measure(d time.Duration) error {
 		return err
 	}
 	c.times, c.failed = c.times[:0], 0
+	before, err := c.resent()
+	if err != nil {
+		return err
+	}
 	begin := time.Now()
 	if err := c.run(begin.Add(d)); err != nil {
 		return err
 	}
-	took := time.Since(begin)
-	return errors.Join(tell(c.times, c.failed+c.hanging(), took), c.close())
+	result := asked{Lost: c.failed + c.hanging(), Took: int64(time.Since(begin))}
+	after, err := c.resent()
+	if err != nil {
+		return err
+	}
+	result.Resent = after - before
+	return errors.Join(tell(c.times, result), c.close())
 }
 
 func emptyConnector(t task) (*connector, error) {
@@ -212,9 +221,14 @@ func (c *connector) open() error {
 			return fmt.Errorf("%w, with %d of %d there", err, c.waiting, cap(c.workers))
 		}
 	}
+	// Asked all at once, most of many would be lost before the subject, and be sent again all at once.
 	now := time.Now()
 	for i := range c.workers {
-		if err := c.workers[i].again(now); err != nil {
+		err := c.workers[i].again(now)
+		if err == nil && i%openAtOnce == openAtOnce-1 {
+			now, err = c.turn(openPatience)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -235,6 +249,21 @@ func (c *connector) hanging() (n int) {
 		}
 	}
 	return n
+}
+
+// resent is how many segments have been sent again on all connections that stay.
+func (c *connector) resent() (n int, err error) {
+	if !c.stay {
+		return 0, nil
+	}
+	for _, w := range c.workers {
+		info, err := unix.GetsockoptTCPInfo(w.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return 0, fmt.Errorf("bench: ask a connection how it is: %w", err)
+		}
+		n += int(info.Total_retrans)
+	}
+	return n, nil
 }
 
 func (c *connector) close() error {
