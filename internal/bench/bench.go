@@ -443,7 +443,8 @@ func (r *runner) notes() []string {
 		notes = append(notes, streamNotes(r.opts.Request)...)
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == child.StreamRequest }) {
-		notes = append(notes, requestsNotes()...)
+		notes = append(notes, requestsNote)
+		notes = append(notes, filesNotes("tcp-requests: %d connections", requestCounts)...)
 	}
 	return notes
 }

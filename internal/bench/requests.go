@@ -8,10 +8,11 @@ import (
 	"kitnet.dev/kit/internal/bench/child"
 )
 
-// tcp-requests is tcp-roundtrip with many connections, each of which has a request outstanding: what receive-sockets is to receive.
+// tcp-requests is tcp-roundtrip with many connections, each of which has a request outstanding: what receive-sockets is to
+// receive.
 
-// requestCounts are the numbers of connections that are measured. Of more, a client of one process would need more files than many
-// machines allow it, and of 100,000 a second address.
+// requestCounts are the numbers of connections that are measured. For 100,000 a client would need a second address, and more
+// files than many machines allow a process.
 var requestCounts = []int{1, timedRequests, comparedRequests}
 
 const (
@@ -47,23 +48,14 @@ func requestsWorkload() workload {
 	return w
 }
 
-// requestsNotes say what could mislead a reader of tcp-requests' table.
-func requestsNotes() []string {
-	notes := []string{"tcp-requests: all connections are there, and have carried a byte each way, before the measurement begins. A time " +
-		"is from one answer on a connection to the next, and so has the client's turn with the other connections in it. The client " +
-		"has one core, and where the subject is not busy it is the limit; the kernel's subjects do their receiving on it, in the " +
-		"softirq of the client's send, and so lose nothing. Of 10,000 requests outstanding not all fit an AF_XDP ring, 4096 frames " +
-		"by kit's default, or a packet socket's buffer: where the subject is slower than the client, the others are lost and sent " +
-		"again, after 200 ms and more; a ring of 16,384 (RingSize) lost none of kit's. unanswered is connections that had waited a " +
-		"second when the measurement ended."}
-	for _, n := range requestCounts {
-		if !canOpen(n + spareFiles) {
-			notes = append(notes, fmt.Sprintf("tcp-requests: %d connections are not measured, since a process may not have so many "+
-				"files open (ulimit -n).", n))
-		}
-	}
-	return notes
-}
+// requestsNote says what could mislead a reader of tcp-requests' table.
+const requestsNote = "tcp-requests: all connections are there, and have carried a byte each way, before the measurement begins. A " +
+	"time is from one answer on a connection to the next, and so has the client's turn with the other connections in it. The " +
+	"client has one core, and where the subject is not busy it is the limit; the kernel's subjects do their receiving on it, in " +
+	"the softirq of the client's send, and so lose nothing. Of 10,000 requests outstanding not all fit an AF_XDP ring, 4096 " +
+	"frames by kit's default, or a packet socket's buffer: where the subject is slower than the client, the others are lost and " +
+	"sent again, after 200 ms and more; a ring of 16,384 (RingSize) lost none of kit's. unanswered is connections that had waited " +
+	"a second when the measurement ended."
 
 // measureRequests measures with each number of connections, in a process of its own.
 func measureRequests(ctx context.Context, r *runner, s Subject) (Sample, error) {

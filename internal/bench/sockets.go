@@ -103,10 +103,14 @@ func socketsNotes() []string {
 	notes := []string{"receive-sockets: kit owns the addresses, since with the kernel's addresses each port costs a file descriptor. " +
 		"All sockets have their turns, each next one far from the last. Where the generator is the limit with one socket, the ratio " +
 		"says too little."}
-	for _, n := range socketCounts {
+	return append(notes, filesNotes("receive-sockets: the kernel's %d sockets", socketCounts)...)
+}
+
+// filesNotes say which of several numbers are not measured, since a process may not have so many files open.
+func filesNotes(what string, counts []int) (notes []string) {
+	for _, n := range counts {
 		if !canOpen(n + spareFiles) {
-			notes = append(notes, fmt.Sprintf("receive-sockets: the kernel's %d sockets are not measured, since this process may not "+
-				"have so many files open (ulimit -n).", n))
+			notes = append(notes, fmt.Sprintf(what+" are not measured, since this process may not have so many files open (ulimit -n).", n))
 		}
 	}
 	return notes
