@@ -224,6 +224,13 @@ func (r *runner) measure(ctx context.Context, w workload) (Workload, error) {
 	if r.distance != nil {
 		done.settle(r.opts.near())
 	}
+	var all []Sample
+	for i := range done.Results {
+		all = append(all, done.Results[i].Samples...)
+	}
+	if len(all) > 0 {
+		done.Columns = measured(w.columns, all...)
+	}
 	done.summarize()
 	return done, nil
 }
@@ -270,7 +277,7 @@ func (r *runner) round(ctx context.Context, w workload, subjects []Subject, done
 			continue
 		}
 		result.Samples = append(result.Samples, sample)
-		first := w.columns[0]
+		first := measured(w.columns, sample)[0]
 		fmt.Fprintf(r.out, "%s %s %s: %s", w.name, number, result.Subject, first.Unit.Format(sample[first.Key]))
 		if r.distance != nil {
 			fmt.Fprintf(r.out, ", core to core %s, then %s", betweenCores(sample[beforeKey]), betweenCores(sample[afterKey]))
@@ -434,6 +441,10 @@ func (r *runner) notes() []string {
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(streams, w.role) }) {
 		notes = append(notes, streamNotes(r.opts.Request)...)
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == child.StreamRequest }) {
+		notes = append(notes, requestsNote)
+		notes = append(notes, filesNotes("tcp-requests: %d connections", requestCounts)...)
 	}
 	return notes
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/netlab"
@@ -126,6 +127,58 @@ func TestEverySubjectSpeaksTCP(t *testing.T) {
 		}
 	}
 	require.Contains(t, strings.Join(report.Notes, "\n"), "requests and answers of 64 B")
+}
+
+func TestEverySubjectAnswersOnManyConnections(t *testing.T) {
+	o := quickOptions(tcpRequests)
+	o.GVisor = standInProgram(t)
+	report := runStreams(t, o)
+	w := report.Workload(tcpRequests)
+	require.Equal(t, requestRateKey(timedRequests), w.Columns[0].Key, "which is compared, as a smoke run leaves out what is else")
+	for _, r := range w.Results {
+		require.Positive(t, r.Median[requestRateKey(1)], r.Subject)
+		require.LessOrEqual(t, r.Median["p50_ns"], r.Median["p99_ns"], r.Subject)
+		require.Zero(t, r.Median[unansweredKey], r.Subject)
+		require.NotContains(t, r.Median, requestRateKey(comparedRequests), r.Subject)
+	}
+}
+
+func TestRequestsOnTenThousandConnections(t *testing.T) {
+	o := quickOptions(tcpRequests)
+	o.Smoke, o.Subjects = false, []string{kitTCP, kernelTCP}
+	netlab.NeedRoot(t)
+	report, err := Run(context.Background(), o, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.NoError(t, report.Err())
+	w := report.Workload(tcpRequests)
+	require.Len(t, w.Results, 2)
+	for _, r := range w.Results {
+		require.Equal(t, canOpen(comparedRequests+spareFiles), r.Median[requestRateKey(comparedRequests)] > 0, r.Subject)
+		require.Contains(t, r.Median, requestRateKey(timedRequests))
+	}
+}
+
+func TestAllowedFiles(t *testing.T) {
+	limits := func() (have unix.Rlimit) {
+		require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &have))
+		return have
+	}
+	before := limits()
+	few := before
+	few.Cur = 1000
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &few, nil))
+	defer func() { require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil)) }()
+	restore, err := allowFiles(1001)
+	require.NoError(t, err)
+	require.EqualValues(t, 1001, limits().Cur)
+	out, err := exec.Command("sh", "-c", "ulimit -n").Output()
+	require.NoError(t, err)
+	require.Equal(t, "1001\n", string(out), "a process that this one starts has it too")
+	restore()
+	require.Equal(t, few, limits())
+	require.True(t, canOpen(1001))
+	require.False(t, canOpen(1<<30), "more than the kernel allows anybody (fs.nr_open)")
+	require.Equal(t, few, limits())
 }
 
 func TestEverySubjectMovesBytes(t *testing.T) {

@@ -30,6 +30,8 @@ type asked struct {
 	P999  int64 `json:"p999"`
 	Max   int64 `json:"max"`
 	Took  int64 `json:"took"` // from the first to the last
+	// Resent is how many segments the client's kernel sent again, where connections stay.
+	Resent int `json:"resent"`
 }
 
 const (
@@ -50,6 +52,8 @@ func clientMain(t task) error {
 		return askMain(t)
 	case child.StreamConnect:
 		return connectMain(t)
+	case child.StreamRequest:
+		return requestMain(t)
 	case child.FootprintConnection:
 		return child.Run(t, holdConnections)
 	}
@@ -92,16 +96,16 @@ func askMain(t task) error {
 			lost++
 		}
 	}
-	return tell(times, lost, time.Since(begin))
+	return tell(times, asked{Lost: lost, Took: int64(time.Since(begin))})
 }
 
-// tell writes a client's result.
-func tell(times []int64, lost int, took time.Duration) error {
+// tell writes a client's result, which it completes with what the times say.
+func tell(times []int64, result asked) error {
 	slices.Sort(times)
-	return json.NewEncoder(os.Stdout).Encode(asked{
-		Count: len(times), Lost: lost, Took: int64(took),
-		P50: quantile(times, 0.5), P99: quantile(times, 0.99), P999: quantile(times, 0.999), Max: quantile(times, 1),
-	})
+	result.Count = len(times)
+	result.P50, result.P99, result.P999 = quantile(times, 0.5), quantile(times, 0.99), quantile(times, 0.999)
+	result.Max = quantile(times, 1)
+	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
 func datagramSocket(t task) (int, error) {

@@ -19,6 +19,7 @@
 //	tcp-receive     one connection on which the client sends all that it can
 //	tcp-send        one connection on which the subject does
 //	tcp-roundtrip   one request outstanding on a connection; how long until its answer
+//	tcp-requests    1 to 10,000 connections that stay, each with a request outstanding; how many are answered
 //	tcp-connect     connections that are made, carry a byte each way and are closed, one after the other
 //	tcp-connect-64  the same, 64 at a time
 //

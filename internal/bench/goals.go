@@ -130,7 +130,7 @@ func (r *Report) Check() error {
 	sane(scaling, kitHandler, rawXDP, 0.2, 5)
 	sane(roundtrip, kitHandler, goNet, 0.01, 3)
 	// Measured: 0.5 to 1.4.
-	for _, name := range []string{tcpReceive, tcpSend, tcpRoundtrip, tcpConnect, tcpConnect64} {
+	for _, name := range []string{tcpReceive, tcpSend, tcpRoundtrip, tcpRequests, tcpConnect, tcpConnect64} {
 		sane(name, kitTCP, bestKernel, 0.1, 10)
 	}
 	return errors.Join(errs...)

@@ -38,7 +38,8 @@ type Workload struct {
 	// Name, such as "receive", and Title, a sentence that says what was measured.
 	Name  string `json:"name"`
 	Title string `json:"title"`
-	// Columns are the values that each repetition gave; the first is the one that ratios compare.
+	// Columns are the values that any repetition gave, of which a smoke run leaves some out; the first is the one that ratios
+	// compare.
 	Columns []Column `json:"columns"`
 	Results []Result `json:"results"`
 	// Placement says how far apart the cores were; nil where there is one core or nothing could be measured.
@@ -61,6 +62,7 @@ type Unit string
 const (
 	PerSecond            Unit = "packets/s"
 	ConnectionsPerSecond Unit = "connections/s"
+	RequestsPerSecond    Unit = "requests/s"
 	BitsPerSecond        Unit = "bit/s"
 	Nanoseconds          Unit = "ns"
 	Share                Unit = "share" // 1 is all
@@ -168,6 +170,13 @@ func (r *Result) column(key string) (values []float64) {
 		}
 	}
 	return values
+}
+
+// measured are the columns that any of the samples has a value of.
+func measured(columns []Column, samples ...Sample) []Column {
+	return slices.DeleteFunc(slices.Clone(columns), func(c Column) bool {
+		return !slices.ContainsFunc(samples, func(s Sample) bool { _, ok := s[c.Key]; return ok })
+	})
 }
 
 // WriteJSON writes the report as one JSON object.

@@ -148,3 +148,8 @@ func TestUnits(t *testing.T) {
 		require.Equal(t, c.want, c.unit.Format(c.value))
 	}
 }
+
+func TestMeasuredColumns(t *testing.T) {
+	a, b, c := Column{Key: "a"}, Column{Key: "b"}, Column{Key: "c"}
+	require.Equal(t, []Column{b, c}, measured([]Column{a, b, c}, Sample{"c": 1}, Sample{"b": 0}))
+}

@@ -75,22 +75,27 @@ func socketsWorkload() workload {
 // spareFiles is how many files a process has open beside its sockets, at most.
 const spareFiles = 100
 
-// canOpen says whether a process that this one starts may have so many files open (RLIMIT_NOFILE), with a limit that it sets
-// itself.
+// allowFiles lets this process, and those that it starts, have so many files open (RLIMIT_NOFILE), until restore is called.
+func allowFiles(files int) (restore func(), err error) {
+	var have unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &have); err != nil {
+		return nil, fmt.Errorf("bench: read how many files may be open: %w", err)
+	}
+	// Set even where it is enough: what Go has raised at its start is lowered again in processes that it starts.
+	want := unix.Rlimit{Cur: max(have.Cur, uint64(files)), Max: max(have.Max, uint64(files))}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &want, nil); err != nil {
+		return nil, fmt.Errorf("bench: have %d files open: %w", files, err)
+	}
+	return func() { _ = unix.Prlimit(0, unix.RLIMIT_NOFILE, &have, nil) }, nil // lowering it needs no right
+}
+
+// canOpen says whether a process that this one starts may have so many files open.
 func canOpen(files int) bool {
-	var have, probe unix.Rlimit
-	if unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &have) != nil {
-		return false
+	restore, err := allowFiles(files)
+	if err == nil {
+		restore()
 	}
-	if have.Max >= uint64(files) {
-		return true
-	}
-	probe = unix.Rlimit{Cur: have.Cur, Max: uint64(files)}
-	if unix.Prlimit(0, unix.RLIMIT_NOFILE, &probe, nil) != nil {
-		return false
-	}
-	_ = unix.Prlimit(0, unix.RLIMIT_NOFILE, &have, nil) // lowering it needs no right
-	return true
+	return err == nil
 }
 
 // socketsNotes say what could mislead a reader of receive-sockets' table.
@@ -98,10 +103,14 @@ func socketsNotes() []string {
 	notes := []string{"receive-sockets: kit owns the addresses, since with the kernel's addresses each port costs a file descriptor. " +
 		"All sockets have their turns, each next one far from the last. Where the generator is the limit with one socket, the ratio " +
 		"says too little."}
-	for _, n := range socketCounts {
+	return append(notes, filesNotes("receive-sockets: the kernel's %d sockets", socketCounts)...)
+}
+
+// filesNotes say which of several numbers are not measured, since a process may not have so many files open.
+func filesNotes(what string, counts []int) (notes []string) {
+	for _, n := range counts {
 		if !canOpen(n + spareFiles) {
-			notes = append(notes, fmt.Sprintf("receive-sockets: the kernel's %d sockets are not measured, since this process may not "+
-				"have so many files open (ulimit -n).", n))
+			notes = append(notes, fmt.Sprintf(what+" are not measured, since this process may not have so many files open (ulimit -n).", n))
 		}
 	}
 	return notes

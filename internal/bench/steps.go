@@ -24,5 +24,9 @@ func Steps() []Stepped {
 	for _, n := range engineCounts {
 		model.At, model.Keys = append(model.At, fmt.Sprint(n)), append(model.Keys, speedupKey(n))
 	}
-	return []Stepped{sockets, over, model}
+	requests := Stepped{Workload: tcpRequests, What: "Requests answered on so many connections"}
+	for _, n := range requestCounts {
+		requests.At, requests.Keys = append(requests.At, fmt.Sprint(n)), append(requests.Keys, requestRateKey(n))
+	}
+	return []Stepped{sockets, over, model, requests}
 }

@@ -15,6 +15,7 @@ const (
 	tcpReceive   = "tcp-receive"
 	tcpSend      = "tcp-send"
 	tcpRoundtrip = "tcp-roundtrip"
+	tcpRequests  = "tcp-requests"
 	tcpConnect   = "tcp-connect"
 	tcpConnect64 = "tcp-connect-64"
 )
@@ -53,6 +54,7 @@ func streamWorkloads() []workload {
 			},
 			measure: measureStreamTrips, role: child.StreamEcho,
 		},
+		requestsWorkload(),
 		{
 			name: tcpConnect, title: "TCP connections with a byte each way, one after the other",
 			columns: connections, measure: connectMeasure(1), role: child.StreamConnect,

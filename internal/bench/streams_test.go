@@ -264,6 +264,67 @@ func TestConnectionsThatFail(t *testing.T) {
 	require.ErrorContains(t, c.run(time.Now().Add(time.Hour)), "no connection got on for 1s")
 }
 
+// All connections are there before one is asked again, and each has one request outstanding.
+func TestRequests(t *testing.T) {
+	client, served := serveLoopback(t, child.StreamRequest)
+	client.Workers = 3*openAtOnce + 1
+	c, err := openConnector(client)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.close()) })
+	require.Equal(t, client.Workers, c.waiting)
+	require.Len(t, c.workers, client.Workers)
+	require.NoError(t, c.run(time.Now().Add(100*time.Millisecond)))
+	require.Greater(t, len(c.times), client.Workers)
+	require.Zero(t, c.failed)
+	answers := uint64(client.Workers + len(c.times))
+	require.Eventually(t, func() bool { return served.Sent.Load() >= answers }, 10*time.Second, time.Millisecond,
+		"each had its answer, which is counted once it is sent")
+	require.LessOrEqual(t, served.Received.Load(), answers+uint64(client.Workers), "and one more question")
+	for i, w := range c.workers {
+		require.Equal(t, asking, w.stage)
+		require.NotEqual(t, byte(i), w.question, "it was asked more than once")
+	}
+	resent, err := c.resent()
+	require.NoError(t, err)
+	require.Zero(t, resent, "the loopback loses nothing")
+}
+
+// A connection that should stay must.
+func TestRequestsThatFail(t *testing.T) {
+	after := func(f func(net.Conn, byte)) func(net.Conn) {
+		return func(conn net.Conn) {
+			b := make([]byte, 1)
+			if _, err := conn.Read(b); err == nil {
+				f(conn, b[0])
+			}
+		}
+	}
+	for want, answer := range map[string]func(net.Conn){
+		"the subject closed a connection that should stay": after(func(conn net.Conn, q byte) {
+			_, _ = conn.Write([]byte{q})
+			_, _ = conn.Read(make([]byte, 1)) // or the close would be a reset
+			_ = conn.Close()
+		}),
+		"a connection that should stay fails: connection reset by peer": after(func(conn net.Conn, _ byte) {
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+		}),
+		"the answer to 00 is 55":   after(func(conn net.Conn, _ byte) { _, _ = conn.Write([]byte{0x55}) }),
+		"the answer to 00 is 0000": after(func(conn net.Conn, q byte) { _, _ = conn.Write([]byte{q, q}) }),
+	} {
+		client := answerLoopback(t, child.StreamRequest, answer)
+		client.Workers = 1
+		c, err := openConnector(client)
+		if err == nil {
+			err = c.run(time.Now().Add(10 * time.Second))
+			require.NoError(t, c.close())
+		}
+		require.ErrorContains(t, err, want)
+	}
+	_, err := openConnector(task{Role: child.StreamRequest, Workers: 1, Address: netip.MustParseAddrPort("127.0.0.1:1")})
+	require.ErrorContains(t, err, "connection refused")
+}
+
 // A subject that lets its client down says nothing itself; the client does.
 func TestSubjectThatDoesNotServeTCP(t *testing.T) {
 	o := quickOptions(tcpRoundtrip)

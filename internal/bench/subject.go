@@ -96,7 +96,7 @@ var (
 	datagrams = []Role{Receive, Echo, Transmit}
 	answers   = []Role{Receive, Echo}
 	many      = []Role{Receive, Echo, Sockets}
-	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect}
+	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect, child.StreamRequest}
 )
 
 // Subjects returns all subjects in the order of the tables.

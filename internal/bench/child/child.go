@@ -48,8 +48,8 @@ type Role string
 
 // With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
 // receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws
-// away, writes all that it can, sends back what comes on one connection after the other, or does that for short
-// connections, many at a time.
+// away, writes all that it can, sends back what comes on one connection after the other, or does that for many at a time:
+// short connections, or such that stay.
 const (
 	Receive       Role = "receive"
 	Echo          Role = "echo"
@@ -62,6 +62,7 @@ const (
 	StreamSend    Role = "stream-send"
 	StreamEcho    Role = "stream-echo"
 	StreamConnect Role = "stream-connect"
+	StreamRequest Role = "stream-request"
 )
 
 // A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its

@@ -20,7 +20,7 @@ func ServeStream(ln net.Listener, t Task, c *Counters, ready func()) error {
 		serve, room = receiveStream, Bulk
 	case StreamSend:
 		serve, room = sendStream, Bulk
-	case StreamEcho, StreamConnect:
+	case StreamEcho, StreamConnect, StreamRequest:
 	default:
 		return fmt.Errorf("%q is no role with TCP", t.Role)
 	}

@@ -1,7 +1,8 @@
 /*
- * The kernel's TCP from one thread: blocking calls on one connection after the other, or epoll for many short ones.
+ * The kernel's TCP from one thread: blocking calls on one connection after the other, or epoll for many, short ones or such that
+ * stay.
  *
- *     stream stream-receive|stream-send|stream-echo|stream-connect ADDRESS PORT CPU
+ *     stream stream-receive|stream-send|stream-echo|stream-connect|stream-request ADDRESS PORT CPU
  */
 #include "child.h"
 
@@ -93,7 +94,8 @@ int main(int argc, char **argv)
 
 	if (argc != 5) {
 		fprintf(stderr,
-			"usage: stream stream-receive|stream-send|stream-echo|stream-connect ADDRESS PORT CPU\n");
+			"usage: stream stream-receive|stream-send|stream-echo|stream-connect|stream-request "
+			"ADDRESS PORT CPU\n");
 		return 2;
 	}
 	settle(argv[4]);
@@ -104,7 +106,7 @@ int main(int argc, char **argv)
 	if (listen(listener, BACKLOG))
 		fail("listen");
 	ready();
-	if (!strcmp(argv[1], "stream-connect"))
+	if (!strcmp(argv[1], "stream-connect") || !strcmp(argv[1], "stream-request"))
 		many(listener);
 	blocking(listener, argv[1]);
 }
