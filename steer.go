@@ -42,15 +42,18 @@ type steered struct {
 func (s *steerings) BindPort(proto uint8, addr netip.Addr, port uint16) error {
 	for _, c := range s.kit.cards {
 		if c.iface != nil && slices.ContainsFunc(c.iface.Addresses(), func(p netip.Prefix) bool { return p.Addr() == addr }) {
-			return s.on(c, proto, addr, port)
+			s.at[steered{proto, netip.AddrPortFrom(addr, port)}] = c
+			return steering{c.tables}.BindPort(proto, addr, port)
 		}
 	}
 	return fmt.Errorf("no card has %v: %w", addr, syscall.EADDRNOTAVAIL)
 }
 
-// on tells that card.
-func (s *steerings) on(c *Card, proto uint8, addr netip.Addr, port uint16) error {
-	s.at[steered{proto, netip.AddrPortFrom(addr, port)}] = c
+// resteer steers a port of this card's sockets once more. kernel.Ports calls it under its lock.
+func (c *Card) resteer(proto uint8, addr netip.Addr, port uint16) error {
+	if c.kit.steerings.at[steered{proto, netip.AddrPortFrom(addr, port)}] != c {
+		return nil // another card has the address too, and the sockets
+	}
 	return steering{c.tables}.BindPort(proto, addr, port)
 }
 
@@ -113,9 +116,7 @@ func (s *sink) SetAddresses(ps []netip.Prefix) error {
 	if err := s.card.steer(ps); err != nil {
 		return err
 	}
-	s.card.kit.ports.Resteer(ps, func(proto uint8, addr netip.Addr, port uint16) error {
-		return s.card.kit.steerings.on(s.card, proto, addr, port)
-	})
+	s.card.kit.ports.Resteer(ps, s.card.resteer)
 	return s.Interface.SetAddresses(ps)
 }
 

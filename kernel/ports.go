@@ -146,8 +146,7 @@ func (p *Ports) Release(proto wire.Protocol, addr netip.Addr, port uint16) {
 	}
 }
 
-// Resteer steers the ports that are held on these addresses once more, by bind, which is as Steer's BindPort: an address that was
-// away has lost them.
+// Resteer calls bind, as Steer's BindPort, for the ports that are held on these addresses: one that was away has lost them.
 func (p *Ports) Resteer(addrs []netip.Prefix, bind func(proto uint8, addr netip.Addr, port uint16) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

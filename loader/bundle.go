@@ -10,8 +10,7 @@ import (
 const (
 	// mostBundle is the longest IPv4 packet of a bundle, in bytes: what its total length can say.
 	mostBundle = 65535
-	// longBundle is that of segments where the kernel cuts them itself: each bundle wakes the receiver, and twice as long ones
-	// took 9 % off a transfer.
+	// longBundle is that of segments where the kernel cuts them itself: each bundle wakes the receiver, so that few are faster.
 	longBundle = 4 * mostBundle
 	// mostBundleParts is how many slices of payload SendBundle takes.
 	mostBundleParts = 64
@@ -178,18 +177,22 @@ func (l *Link) SendBundle(header []byte, network int, payload [][]byte, segment 
 		l.counters.BundleAgain++
 		return false
 	}
-	switch err := l.packet.send(header, network, payload, segment); err {
-	case nil:
-		bytes := 0
-		for _, part := range payload {
-			bytes += len(part)
-		}
+	bytes := 0
+	for _, part := range payload {
+		bytes += len(part)
+	}
+	err := l.packet.send(header, network, payload, segment)
+	switch {
+	case err == nil:
 		segments := (bytes + segment - 1) / segment
 		l.counters.Bundles++
 		l.counters.TxFrames += uint64(segments)
 		l.counters.TxBytes += uint64(bytes + segments*len(header))
 		return true
-	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.ENETDOWN:
+	case bytes > mostBundle && (err == unix.EMSGSIZE || err == unix.ENOBUFS || err == unix.ENOMEM):
+		l.packet.most = mostBundle // so much memory is not to be had in few enough pieces
+		l.counters.BundleAgain++
+	case err == unix.EAGAIN, err == unix.ENOBUFS, err == unix.ENOMEM, err == unix.ENETDOWN:
 		l.counters.BundleAgain++
 	default: // frames say what is wrong with the interface; a kernel that takes no bundles is not asked twice
 		l.counters.BundleFailed++

@@ -24,8 +24,8 @@ func (w *segmentWriter) Send(s *tcp.Segment) bool { return w.frame(s) }
 // SendRun implements tcp.Output: in bundles where the link takes them now, else in frames.
 func (w *segmentWriter) SendRun(s *tcp.Segment, mss int) (sent int) {
 	rest := s.PayloadLen()
-	if mss >= bundleLeast && s.Flags&^tcp.PSH == tcp.ACK && s.Options.NSACK == 0 && w.dest != nil {
-		room := w.e.bundleLimit(w.dest, wire.ProtocolTCP) - w.headers(s)
+	if mss >= bundleLeast && s.Flags&^tcp.PSH == tcp.ACK {
+		room := min(w.e.bundleLimit(w.dest, wire.ProtocolTCP)-w.headers(s), bundleSegments*mss)
 		for part := room / mss * mss; part > mss && rest > mss; rest -= part {
 			if part = min(part, rest); !w.bundle(s, part, mss) {
 				break
@@ -99,7 +99,10 @@ func (w *segmentWriter) dropped() bool {
 const (
 	// bundleLeast is the least payload in bytes of a segment for a bundle: shorter ones come one by one.
 	bundleLeast = 512
-	bundleParts = 64
+	// bundleSegments is how many a bundle has at most: half of what the ring of a veth with an XDP program takes in one go
+	// (VETH_RING_SIZE, drivers/net/veth.c).
+	bundleSegments = 128
+	bundleParts    = 64
 )
 
 // A bundle is what of a connection's segments, or of a socket's datagrams (bundleudp.go), goes to the link in one piece. It is

@@ -142,7 +142,7 @@ func newStreamSim(seed uint64, trace func(string, ...any)) (*streamSim, error) {
 	ring := []int{1024, 1024, 64, 8}[s.rng.IntN(4)]
 	mtu := []int{1500, 1500, 1500, 576, 9000}[s.rng.IntN(5)]
 	faults := [2]linktest.Faults{s.drawFaults(), s.drawFaults()}
-	bundles := []int{0, 65535, 3 * mtu, 1 << 18}[s.rng.IntN(4)]
+	bundles := []int{0, 65535, 3 * mtu}[s.rng.IntN(3)]
 	if ring == 8 {
 		bundles = min(bundles, 3*mtu)
 	}

@@ -204,6 +204,40 @@ func TestTwoCardsShareTheKernelsPorts(t *testing.T) {
 	require.True(t, slices.Equal(again.Cards(), []*kit.Card{again.Card}))
 }
 
+// An address that a second card gets too stays with the sockets of the first, and their ports go back to the kernel with them.
+func TestTwoCardsWithOneAddress(t *testing.T) {
+	netlab.NeedRoot(t)
+	c := openCards(t, [2]bool{})
+	at := netip.AddrPortFrom(c.addrs[0], 7)
+	s, err := c.Socket(kit.AF_INET, kit.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	require.NoError(t, c.Bind(s, &at))
+	require.NoError(t, c.Handle(s, func(p *kit.Packet) { p.Reply(copy(p.Room(), "kit's")) }))
+	out, err := c.lab.Right.Run(t.Context(), "ip", "address", "add", c.addrs[0].String()+"/32", "dev", c.here.Interface)
+	require.NoError(t, err, "%s", out)
+	second := c.Cards()[1].Interface()
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(second.Addresses(), func(p netip.Prefix) bool { return p.Addr() == c.addrs[0] })
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, "kit's", string(exchange(t, c.lab.Left, at.String(), []byte("whose?"))))
+
+	require.NoError(t, c.CloseSocket(s))
+	kernel, err := c.lab.Right.ListenPacket("udp4", at.String())
+	require.NoError(t, err)
+	defer kernel.Close()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			_, from, err := kernel.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			kernel.WriteTo([]byte("the kernel's"), from)
+		}
+	}()
+	require.Equal(t, "the kernel's", string(exchange(t, c.lab.Left, at.String(), []byte("whose?"))))
+}
+
 // With Fallback, an address of the kernel's own is the kernel's, also where only an owned card's gateway would lead to it,
 // whichever card is first.
 func TestTwoCardsFallBackToTheKernelsAddress(t *testing.T) {

@@ -74,6 +74,9 @@ func (e *End) SendBundle(header []byte, network int, payload [][]byte, segment i
 		e.sent.push(b)
 	}
 	e.stats.Bundles++
+	if total == 0 {
+		e.stats.LongBundles++
+	}
 	e.flush()
 	return true
 }

@@ -29,10 +29,12 @@ type End struct {
 type EndStats struct {
 	FaultStats        // of what this end sent
 	Bundles    uint64 // taken by SendBundle
-	Unsendable uint64 // empty, longer than the MTU allows, or sent after Fail
-	NoReceiver uint64 // a switch knows no end with that address
-	Received   uint64 // lent by Poll
-	Overflowed uint64 // came while the receive ring was full
+	// LongBundles are those longer than an IPv4 packet can say.
+	LongBundles uint64
+	Unsendable  uint64 // empty, longer than the MTU allows, or sent after Fail
+	NoReceiver  uint64 // a switch knows no end with that address
+	Received    uint64 // lent by Poll
+	Overflowed  uint64 // came while the receive ring was full
 }
 
 // queue is a first-in-first-out of buffers.

@@ -13,7 +13,7 @@ type bursts struct {
 // under way while the first is acknowledged. It is what a link is given in one piece, if that takes as much.
 const (
 	burstTime  = time.Millisecond
-	burstBytes = 256 << 10
+	burstBytes = 128 * 1460
 	burstRTT   = 512 * time.Microsecond
 )
 

@@ -684,3 +684,16 @@ func TestSendStreamLies(t *testing.T) {
 	}
 	p.wantErr(ErrTimeout)
 }
+
+// The send buffer follows cwnd, on a near path as far as one could need it, and on one that has become long further again.
+func TestSendBufferOfANearPath(t *testing.T) {
+	p := established(t)
+	grown := func(least, smoothed time.Duration) int {
+		p.c.rtt.min, p.c.rtt.srtt, p.c.cc.cwnd = least, smoothed, 10_000
+		p.c.tuneSend()
+		return p.c.tx.Limit()
+	}
+	require.Equal(t, nearBuffer, grown(50*time.Microsecond, time.Millisecond))
+	require.Equal(t, 2*fastestPath*200_000, grown(200*time.Microsecond, time.Millisecond))
+	require.Equal(t, p.c.layer.cfg.SendBufferMax, grown(50*time.Microsecond, 50*time.Millisecond))
+}

@@ -3,6 +3,7 @@ package tcp
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"math/bits"
 
 	"kitnet.dev/kit/stack/clock"
 )
@@ -20,11 +21,14 @@ type Layer struct {
 	out        Segment // what Emit hands to Output
 	// unpredicted is for tests: every segment goes the whole way.
 	unpredicted bool
-	burst       bursts
-	flights     *flight // free scoreboards
-	kept        int     // records in them
-	holes       *holes  // free lists of ranges
-	stats       Stats
+	// single is for tests: there are no runs.
+	single  bool
+	burst   bursts
+	flights *flight      // free scoreboards, small
+	records [32][][]sent // free memory of scoreboards that had grown, by the logarithm of its length
+	kept    int          // records in there
+	holes   *holes       // free lists of ranges
+	stats   Stats
 }
 
 // Stats counts what happened in a Layer since it was made.
@@ -84,22 +88,43 @@ func systemRandom() uint64 {
 func (l *Layer) borrowFlight() *flight {
 	f := l.flights
 	if f == nil {
-		return &flight{records: make([]sent, firstRecords)}
+		f = &flight{layer: l}
+		f.records = f.small[:]
+		return f
 	}
 	l.flights, f.next = f.next, nil
-	l.kept -= len(f.records)
 	return f
 }
 
 // returnFlight takes an empty scoreboard back.
 func (l *Layer) returnFlight(f *flight) {
-	records := f.records
-	if len(records) > firstRecords && l.kept+len(records) > keptRecords {
-		records = make([]sent, firstRecords)
-	}
-	l.kept += len(records)
-	*f = flight{records: records, next: l.flights}
+	l.keepRecords(f.records)
+	*f = flight{layer: l, next: l.flights}
+	f.records = f.small[:]
 	l.flights = f
+}
+
+// takeRecords returns memory for n records, a power of two.
+func (l *Layer) takeRecords(n int) []sent {
+	free := &l.records[bits.Len(uint(n))]
+	last := len(*free) - 1
+	if last < 0 {
+		return make([]sent, n)
+	}
+	b := (*free)[last]
+	(*free)[last] = nil
+	*free = (*free)[:last]
+	l.kept -= n
+	return b
+}
+
+// keepRecords takes them back. What is too much goes to the collector.
+func (l *Layer) keepRecords(b []sent) {
+	if n := len(b); n > firstRecords && l.kept+n <= keptRecords {
+		free := &l.records[bits.Len(uint(n))]
+		*free = append(*free, b)
+		l.kept += n
+	}
 }
 
 // borrowHoles gives a connection a list of ranges.

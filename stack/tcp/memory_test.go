@@ -206,3 +206,52 @@ func TestAllocationsOfALife(t *testing.T) {
 	t.Logf("%.0f allocations for both ends of a connection", allocs)
 	require.LessOrEqual(t, allocs, 4.0)
 }
+
+// fly sends text in segments that are all in flight at once, and has them acknowledged by ack.
+func (p *script) fly(text []byte, ack *Segment) {
+	p.c.cc.cwnd, p.c.snd.wnd = uint32(len(text)), uint32(len(text))
+	p.c.tx.SetLimit(len(text))
+	p.tx.Write(text)
+	p.c.Emit(p.now, discard{})
+	p.now = p.now.Add(rtt)
+	ack.Ack = p.c.snd.nxt
+	p.c.Arrives(p.now, ack)
+	p.c.Emit(p.now, discard{})
+}
+
+// discard is an Output that takes all.
+type discard struct{}
+
+func (discard) Send(*Segment) bool              { return true }
+func (discard) SendRun(s *Segment, mss int) int { return s.PayloadLen() }
+
+// TestScoreboardsOfManySizes: large ones find their memory again however many small ones there were, and do not get into the hands
+// of connections that need small ones.
+func TestScoreboardsOfManySizes(t *testing.T) {
+	bulk := established(t)
+	layer := bulk.c.layer
+	text, ack := make([]byte, 300*testMSS), bulk.segment(ACK, nil)
+	bulk.fly(text, ack)
+	require.Equal(t, 32+64+128+256+512, layer.kept)
+
+	var many []*flight
+	for range 5000 {
+		many = append(many, layer.borrowFlight())
+	}
+	for _, f := range many {
+		require.Len(t, f.records, firstRecords)
+		layer.returnFlight(f)
+	}
+	require.Zero(t, testing.AllocsPerRun(20, func() { bulk.fly(text, ack) }))
+	require.LessOrEqual(t, layer.kept, keptRecords)
+
+	var large [][]sent
+	for range 4 * keptRecords / 4096 {
+		large = append(large, layer.takeRecords(4096))
+	}
+	for _, b := range large {
+		layer.keepRecords(b)
+	}
+	require.LessOrEqual(t, layer.kept, keptRecords, "what is too much is not kept")
+	require.Greater(t, layer.kept, keptRecords-4096)
+}

@@ -32,6 +32,7 @@ func differs(a, b *Conn) string {
 		// Where the ring begins depends on who had it before.
 		v, w := *f, *g
 		v.records, v.next, w.records, w.next = nil, nil, nil, nil
+		v.layer, v.small, w.layer, w.small = nil, [firstRecords]sent{}, nil, [firstRecords]sent{}
 		v.hint, v.first, w.hint, w.first = f.hint-f.first, 0, g.hint-g.first, 0
 		if fmt.Sprint(v) != fmt.Sprint(w) {
 			return fmt.Sprintf("the scoreboards are %+v and %+v", v, w)

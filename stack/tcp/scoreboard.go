@@ -7,9 +7,8 @@ import (
 	"kitnet.dev/kit/stack/wire"
 )
 
-// Sizes in segments: of a scoreboard at first, and of all that the layer keeps
-// for the next connections that need one, beyond which large ones go to the
-// collector. 2 MiB are those of sixteen full send buffers.
+// Sizes in segments: of a scoreboard at first, and of all the memory beyond that
+// which the layer keeps for the next ones that grow, 1.5 MiB.
 const (
 	firstRecords = 16
 	keptRecords  = 64 << 10
@@ -44,7 +43,8 @@ const (
 // Numbers of segments: pipe = n - sacked - lost + rexmt, each counting the
 // marks of the same name (RFC 6675 section 4, SetPipe).
 type flight struct {
-	records []sent // length a power of two
+	layer   *Layer
+	records []sent // length a power of two: small, or from the layer
 	first   uint32 // index of the oldest; an index & (len(records)-1) is its place
 	n       uint32
 
@@ -64,6 +64,7 @@ type flight struct {
 	reno  uint32
 	cache [wire.MaxSACK]span // SACK blocks of the last ACK
 	next  *flight            // in the layer's free list
+	small [firstRecords]sent
 }
 
 // rec returns the record of an index from first to first+n-1.
@@ -82,10 +83,11 @@ func (f *flight) push(r sent) {
 }
 
 func (f *flight) grow() {
-	larger := make([]sent, 2*len(f.records))
+	larger := f.layer.takeRecords(2 * len(f.records))
 	for i := range f.n {
 		larger[(f.first+i)&uint32(len(larger)-1)] = *f.rec(f.first + i)
 	}
+	f.layer.keepRecords(f.records)
 	f.records = larger
 }
 

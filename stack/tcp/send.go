@@ -262,7 +262,7 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 // run, and whether out had room for all. The arguments are emitNext's.
 func (c *Conn) emitRun(now clock.Time, out Output, s *Segment, allow, unsent int, first bool) (sent int, ok bool) {
 	mss := int(c.snd.mss)
-	if allow <= mss || c.snd.urgent || c.cc.cwrDue || first && s.Options.NSACK > 0 {
+	if allow <= mss || c.snd.urgent || c.cc.cwrDue || first && s.Options.NSACK > 0 || c.layer.single {
 		return 0, true
 	}
 	n, ends := c.burstLeft(allow, first)
@@ -286,7 +286,7 @@ func (c *Conn) emitRun(now clock.Time, out Output, s *Segment, allow, unsent int
 		return 0, false
 	}
 	c.trackRun(now, sent, pushed && sent == n)
-	c.layer.burst.sent(segmentsOf(sent, mss), ends && sent == n)
+	c.layer.burst.sent(segmentsOf(sent, mss), ends) // where out had no room, the next Emit begins another
 	return sent, sent == n
 }
 
@@ -301,22 +301,24 @@ func (c *Conn) trackRun(now clock.Time, n int, push bool) {
 	for range segments - 1 {
 		r.end = r.seq.Add(mss)
 		c.track(r)
+		c.paced(now, mss)
+		c.acked()
 		r.seq = r.end
 	}
 	if r.end = end; push {
 		r.mark |= pushed
 	}
 	c.track(r)
+	c.paced(now, int(end.Sub(r.seq)))
+	c.acked()
 	if int(end.Sub(r.seq)) < mss {
 		c.snd.small = end
 	}
 	c.snd.nxt = end
 	c.count.segsOut += segments
 	c.layer.stats.OutSegments += uint64(segments)
-	c.acked()
 	c.cc.prr.out += segments
 	c.cc.sentAt = now
-	c.paced(now, n)
 	c.dataSent(now)
 	c.armForSegment(now)
 }

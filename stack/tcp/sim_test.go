@@ -75,6 +75,8 @@ type end struct {
 	finished clock.Time
 	busyFor  clock.Time // when the pipe from here is free
 	budget   int        // segments that the output takes in a step; 0: any
+	habits   habits
+	run      func() // is told of each run, if not nil
 }
 
 type sim struct {
@@ -141,7 +143,12 @@ func (e *end) Send(s *Segment) bool {
 	return true
 }
 
-func (e *end) SendRun(s *Segment, mss int) int { return s.Cut(mss, e.Send) }
+func (e *end) SendRun(s *Segment, mss int) int {
+	if e.run != nil {
+		e.run()
+	}
+	return s.Cut(mss, e.Send)
+}
 
 func (e *end) transmit(s *Segment) {
 	e.frames++
@@ -271,6 +278,7 @@ func (e *end) user() {
 			k := e.tx.Write(buf[:n])
 			e.written += k
 			room -= k
+			e.behave()
 			if k < n {
 				break
 			}
@@ -291,6 +299,24 @@ func (e *end) user() {
 		e.closed = true
 		e.finished = m.now
 		e.conn.Close(m.now)
+	}
+}
+
+// habits are what a user does beside writing, by a number that is drawn.
+type habits uint32
+
+// behave is called after a write.
+func (e *end) behave() {
+	h := e.habits
+	if h == 0 {
+		return
+	}
+	nth := habits(e.written) * 2654435761 >> 20
+	e.conn.SetNoDelay(h&1 != 0)
+	e.conn.SetMore(h&2 != 0 && nth&1 != 0 && e.written < e.total)
+	e.conn.SetCork(h&4 != 0 && nth&2 != 0 && e.written < e.total)
+	if h&8 != 0 && nth&12 == 0 {
+		e.conn.SetUrgent()
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 var (
@@ -137,6 +139,41 @@ func (m *sim) check(seed uint64) (err error) {
 		}
 	}
 	return nil
+}
+
+// TestRunsAreSegments: what is sent, and when, is the same whether full segments leave in runs or one by one.
+func TestRunsAreSegments(t *testing.T) {
+	runs := 0
+	for seed := uint64(1); seed <= 400; seed++ {
+		var sums [2]uint32
+		var stats [2][2]Stats
+		var infos [2][2]Info
+		for i := range sums {
+			m := drawSim(seed)
+			r := rand.New(rand.NewPCG(seed, 5))
+			for side, e := range m.ends {
+				e.layer.single = i == 1
+				e.total *= 20
+				e.habits = habits(r.IntN(16))
+				if side == 0 && i == 0 {
+					e.run = func() { runs++ }
+				}
+			}
+			if err := m.check(seed); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			sums[i] = m.sum
+			for side, e := range m.ends {
+				if stats[i][side] = e.layer.Stats(); e.opened {
+					infos[i][side] = e.conn.Info(m.now)
+				}
+			}
+		}
+		require.Equal(t, sums[1], sums[0], "what was sent with seed %d", seed)
+		require.Equal(t, stats[1], stats[0], "counters of seed %d", seed)
+		require.Equal(t, infos[1], infos[0], "connections of seed %d", seed)
+	}
+	require.Greater(t, runs, 1000)
 }
 
 // Every byte arrives once, in order, or the user gets an error (RFC 9293

@@ -115,12 +115,15 @@ func (c *Conn) tuneSend() {
 
 const (
 	// nearBuffer is the send buffer in bytes that any path may have: two bursts
-	// go into a third of it.
+	// go into the third of it that is free when a writer is woken.
 	nearBuffer = 6 * burstBytes
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
 )
 
 // mostSend is what two of the least round trips take at the rate of the fastest
-// path, in bytes.
-func (c *Conn) mostSend() int { return max(nearBuffer, 2*fastestPath*int(c.rtt.min)) }
+// path, in bytes. A path that has become much longer than its least is not
+// believed to be near any more: its queues alone do not make it that.
+func (c *Conn) mostSend() int {
+	return max(nearBuffer, 2*fastestPath*int(max(c.rtt.min, c.rtt.srtt/16)))
+}
