@@ -99,9 +99,9 @@ func (w *segmentWriter) dropped() bool {
 const (
 	// bundleLeast is the least payload in bytes of a segment for a bundle: shorter ones come one by one.
 	bundleLeast = 512
-	// bundleSegments is how many a bundle has at most: half of what the ring of a veth with an XDP program takes in one go
-	// (VETH_RING_SIZE, drivers/net/veth.c).
-	bundleSegments = 128
+	// bundleSegments is how many a bundle has at most: what a write of 256 KiB gives over Ethernet. The ring of a veth with an XDP
+	// program takes 256 in one go (VETH_RING_SIZE, drivers/net/veth.c), which shorter segments would overflow.
+	bundleSegments = 182
 	bundleParts    = 64
 )
 

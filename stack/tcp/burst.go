@@ -13,7 +13,7 @@ type bursts struct {
 // under way while the first is acknowledged. It is what a link is given in one piece, if that takes as much.
 const (
 	burstTime  = time.Millisecond
-	burstBytes = 128 * 1460
+	burstBytes = 256 << 10
 	burstRTT   = 512 * time.Microsecond
 )
 
