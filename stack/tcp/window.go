@@ -114,9 +114,9 @@ func (c *Conn) tuneSend() {
 }
 
 const (
-	// nearBuffer is the send buffer in bytes that any path may have: two bursts
-	// go into the third of it that is free when a writer is woken.
-	nearBuffer = 6 * burstBytes
+	// nearBuffer is the send buffer in bytes that any path may have: two bursts,
+	// one on its way and one to come, still fit a core's cache.
+	nearBuffer = 2 * burstBytes
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
 )
