@@ -125,5 +125,5 @@ const (
 // path, in bytes. A path that has become much longer than its least is not
 // believed to be near any more: its queues alone do not make it that.
 func (c *Conn) mostSend() int {
-	return max(nearBuffer, 2*fastestPath*int(max(c.rtt.min, c.rtt.srtt/16)))
+	return max(nearBuffer, 2*fastestPath*int(max(c.rtt.min, c.rtt.srtt/32)))
 }
