@@ -24,7 +24,7 @@ const (
 
 // packetSocket hands TCP segments and UDP datagrams to the driver in bundles, which the card, or the kernel just above the
 // driver, cuts apart (packet(7) with PACKET_VNET_HDR). In copy mode AF_XDP costs a buffer, a walk through the driver and a
-// softirq for each frame; this costs them once for some forty. It receives nothing.
+// softirq for each frame; this costs them once for a bundle. It receives nothing.
 type packetSocket struct {
 	fd   int
 	most int // bytes of a bundle of segments

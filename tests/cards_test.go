@@ -222,20 +222,7 @@ func TestTwoCardsWithOneAddress(t *testing.T) {
 	require.Equal(t, "kit's", string(exchange(t, c.lab.Left, at.String(), []byte("whose?"))))
 
 	require.NoError(t, c.CloseSocket(s))
-	kernel, err := c.lab.Right.ListenPacket("udp4", at.String())
-	require.NoError(t, err)
-	defer kernel.Close()
-	go func() {
-		b := make([]byte, 100)
-		for {
-			_, from, err := kernel.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			kernel.WriteTo([]byte("the kernel's"), from)
-		}
-	}()
-	require.Equal(t, "the kernel's", string(exchange(t, c.lab.Left, at.String(), []byte("whose?"))))
+	kernelUDP(t, c.lab, at.Port())
 }
 
 // With Fallback, an address of the kernel's own is the kernel's, also where only an owned card's gateway would lead to it,

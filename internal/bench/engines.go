@@ -3,12 +3,9 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 
-	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/internal/bench/model"
 )
 
@@ -67,20 +64,8 @@ func measureEngines(ctx context.Context, r *runner, s Subject) (sample Sample, e
 	if r.opts.Smoke {
 		t.Engines = []int{1, 2, engineCounts[len(engineCounts)-1]}
 	}
-	cmd, err := child.Command(r.opts.Self, t)
-	if err != nil {
-		return nil, err
-	}
-	out, err := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...).Output()
-	if err != nil {
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
-			err = fmt.Errorf("%w: %s", err, failed.Stderr)
-		}
+	if err := r.tell(ctx, r.lab.Right, t, &sample); err != nil {
 		return nil, fmt.Errorf("bench: run the model: %w", err)
-	}
-	if err := json.Unmarshal(out, &sample); err != nil {
-		return nil, fmt.Errorf("bench: the model's result is %q: %w", out, err)
 	}
 	return sample, nil
 }

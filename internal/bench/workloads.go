@@ -336,21 +336,29 @@ func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err 
 		return result, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	cmd, err := child.Command(r.opts.Self, r.clientTask(s, t))
-	if err != nil {
+	if err := r.tell(ctx, r.lab.Left, r.clientTask(s, t), &result); err != nil {
 		return result, err
-	}
-	out, err := r.lab.Left.Run(ctx, cmd.Path, cmd.Args[1:]...)
-	if err != nil {
-		return result, err
-	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		return result, fmt.Errorf("bench: the client's result is %q: %w", out, err)
 	}
 	if result.Count == 0 {
 		return result, fmt.Errorf("bench: the client got no answer, %d were lost", result.Lost)
 	}
 	return result, nil
+}
+
+// tell runs a process of ours with that task in a namespace to its end, and reads the result that it writes as JSON.
+func (r *runner) tell(ctx context.Context, at *netlab.Namespace, t task, result any) error {
+	cmd, err := child.Command(r.opts.Self, t)
+	if err != nil {
+		return err
+	}
+	out, err := at.Run(ctx, cmd.Path, cmd.Args[1:]...)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(out, result); err != nil {
+		return fmt.Errorf("bench: the result of %s is %q: %w", t.Subject, out, err)
+	}
+	return nil
 }
 
 // clientTask completes a client's task.

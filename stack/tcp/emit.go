@@ -60,12 +60,17 @@ func (c *Conn) send(out Output, s *Segment) bool {
 	if !out.Send(s) {
 		return false
 	}
+	c.countSent(s.has(ACK))
+	return true
+}
+
+// countSent notes that a segment has left, with an ACK or without.
+func (c *Conn) countSent(ack bool) {
 	c.count.segsOut++
 	c.layer.stats.OutSegments++
-	if s.has(ACK) {
+	if ack {
 		c.acked()
 	}
-	return true
 }
 
 // emitRST sends the RST that is due, with a timestamp where the peer takes them

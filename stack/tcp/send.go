@@ -241,6 +241,14 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 	if s.Flags&CWR != 0 {
 		c.cc.cwrDue = false
 	}
+	c.sentNew(now, r, n)
+	c.dataSent(now)
+	c.armForSegment(now)
+	return n, true
+}
+
+// sentNew notes that a new segment with n bytes of text has left.
+func (c *Conn) sentNew(now clock.Time, r sent, n int) {
 	if n < int(c.snd.mss) {
 		c.snd.small = r.end
 	}
@@ -252,9 +260,6 @@ func (c *Conn) emitNext(now clock.Time, out Output, s *Segment, allow, unsent in
 	c.cc.prr.out++
 	c.cc.sentAt = now
 	c.paced(now, n)
-	c.dataSent(now)
-	c.armForSegment(now)
-	return n, true
 }
 
 // emitRun sends new full segments that differ in nothing but their numbers and text, and perhaps a shorter one behind them, in
@@ -285,40 +290,22 @@ func (c *Conn) emitRun(now clock.Time, out Output, s *Segment, allow, unsent int
 	if sent = out.SendRun(s, mss); sent == 0 {
 		return 0, false
 	}
-	c.trackRun(now, sent, pushed && sent == n)
+	c.sentRun(now, sent, pushed && sent == n)
 	c.layer.burst.sent(segmentsOf(sent, mss), ends) // where out had no room, the next Emit begins another
 	return sent, sent == n
 }
 
-// trackRun notes that the next n bytes of text have left in full segments but for the last.
-func (c *Conn) trackRun(now clock.Time, n int, push bool) {
-	if c.flight == nil {
-		c.timer.progressAt = now
+// sentRun notes that the next n bytes of text have left in full segments but for the last, which ends a write if push.
+func (c *Conn) sentRun(now clock.Time, n int, push bool) {
+	for n > 0 {
+		part := min(n, int(c.snd.mss))
+		r := sent{seq: c.snd.nxt, end: c.snd.nxt.Add(part), at: now}
+		if n -= part; n == 0 && push {
+			r.mark = pushed
+		}
+		c.sentNew(now, r, part)
+		c.countSent(true)
 	}
-	mss, end := int(c.snd.mss), c.snd.nxt.Add(n)
-	segments := uint32(segmentsOf(n, mss))
-	r := sent{seq: c.snd.nxt, at: now}
-	for range segments - 1 {
-		r.end = r.seq.Add(mss)
-		c.track(r)
-		c.paced(now, mss)
-		c.acked()
-		r.seq = r.end
-	}
-	if r.end = end; push {
-		r.mark |= pushed
-	}
-	c.track(r)
-	c.paced(now, int(end.Sub(r.seq)))
-	c.acked()
-	if int(end.Sub(r.seq)) < mss {
-		c.snd.small = end
-	}
-	c.snd.nxt = end
-	c.count.segsOut += segments
-	c.layer.stats.OutSegments += uint64(segments)
-	c.cc.prr.out += segments
-	c.cc.sentAt = now
 	c.dataSent(now)
 	c.armForSegment(now)
 }
