@@ -52,8 +52,8 @@ func (e *Engine) emitBundle(h *half, m *outgoing, r *ring.ChainReader) int {
 		r.PeekOn() // as the caller left it
 		sent = 0
 	}
-	h.counts.sent += uint64(sent)
-	h.counts.txBytes += uint64(b.bytes * min(sent, 1))
+	h.sent += uint64(sent)
+	h.txBytes += uint64(b.bytes * min(sent, 1))
 	b.empty()
 	return sent
 }

@@ -340,10 +340,9 @@ func (d *Datagram) halfOn(e *Engine) (*half, error) {
 
 func (d *Datagram) newHalf(e *Engine, b *binding) *half {
 	h := &half{
-		d: d, e: e,
-		rx: ring.NewChain(int(d.rcvbuf.Load())), tx: ring.NewChain(int(d.sndbuf.Load())),
-		local: b.local, localPort: b.port, remote: b.remote, remotePort: b.rport, connected: b.connected,
-		handler: d.handler,
+		d: d, rx: ring.NewChain(int(d.rcvbuf.Load())), handler: d.handler,
+		remote: b.remote, remotePort: b.rport, connected: b.connected,
+		halfRest: &halfRest{e: e, tx: ring.NewChain(int(d.sndbuf.Load())), local: b.local, localPort: b.port},
 	}
 	h.dirty.half = h
 	h.idle.owner = h
@@ -466,12 +465,12 @@ func (i *SocketInfo) on(f *Interface) {
 }
 
 // count adds what one engine counted.
-func (i *SocketInfo) count(c *halfCounts) {
-	i.Received += c.received
-	i.RxBytes += c.rxBytes
-	i.Dropped += c.dropped
-	i.Sent += c.sent
-	i.TxBytes += c.txBytes
+func (i *SocketInfo) count(h *half) {
+	i.Received += h.received
+	i.RxBytes += h.rxBytes
+	i.Dropped += h.dropped
+	i.Sent += h.sent
+	i.TxBytes += h.txBytes
 }
 
 // SocketInfo is one line of the list of sockets.

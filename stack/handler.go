@@ -146,8 +146,8 @@ func (p *Packet) sendInPlace(n int) {
 		e.stats.Output++
 		return
 	}
-	p.h.counts.sent++
-	p.h.counts.txBytes += uint64(n)
+	p.h.sent++
+	p.h.txBytes += uint64(n)
 }
 
 // ReplyWith answers with a copy of b, in fragments where it is long. It may be called more than once, before an answer in place.
@@ -165,16 +165,16 @@ func (p *Packet) ReplyWith(b []byte) {
 		e.refuse(DropTransmitFull)
 		return
 	}
-	p.h.counts.sent++
-	p.h.counts.txBytes += uint64(len(b))
+	p.h.sent++
+	p.h.txBytes += uint64(len(b))
 }
 
 // handle calls a socket's handler with the packet in the frame.
 func (e *Engine) handle(h *half, ip wire.IPv4, u wire.UDP) DropReason {
 	p := &e.packet
 	*p = Packet{Payload: u.Payload(), e: e, h: h, ip: ip, udp: u, done: u.SrcPort() == 0}
-	h.counts.received++
-	h.counts.rxBytes += uint64(len(p.Payload))
+	h.received++
+	h.rxBytes += uint64(len(p.Payload))
 	h.handler(p)
 	e.stats.Delivered++
 	return NotDropped

@@ -35,6 +35,7 @@ func TestEnginesShareNoCacheLines(t *testing.T) {
 		for _, s := range sockets {
 			if half := s.halves[e.number].Load(); half != nil {
 				mine(e, "a socket's half", unsafe.Pointer(half), unsafe.Sizeof(*half))
+				mine(e, "the rest of it", unsafe.Pointer(half.halfRest), unsafe.Sizeof(*half.halfRest))
 			}
 		}
 		for _, to := range h.iface.engines {
@@ -49,6 +50,11 @@ func TestEnginesShareNoCacheLines(t *testing.T) {
 	for _, s := range sockets {
 		require.NotNil(t, s.halves[h.iface.engines[3].number].Load(), "a socket is on each engine")
 	}
+}
+
+// What a packet that arrives for a socket touches of it is one line.
+func TestArrivalsTouchOneLineOfASocket(t *testing.T) {
+	require.EqualValues(t, cacheLine, unsafe.Sizeof(half{}))
 }
 
 // What the user's side of a socket writes with each call is on no line that the engines read for each packet.

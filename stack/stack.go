@@ -269,7 +269,7 @@ func (s *Stack) Sockets() []SocketInfo {
 		e.do(func() {
 			for n, d := range ds {
 				if h := d.halves[e.number].Load(); h != nil {
-					out[n].count(&h.counts)
+					out[n].count(h)
 				}
 			}
 			e.conns.each(func(st *Stream) {
