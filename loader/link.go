@@ -184,6 +184,22 @@ func (l *Link) Poll(budget int, input func(frame []byte)) int {
 	return int(lent)
 }
 
+// Peek shows up to n of the frames that the next Poll lends, but for those in several pieces. They are not to be written to.
+func (l *Link) Peek(n int, look func(frame []byte)) {
+	want := uint32(max(n, 0))
+	first, piece := l.rx.own, l.join.open
+	for i := range min(l.rx.ready(want), want) {
+		d := l.rx.desc(first + i)
+		addr, length := d.Addr, uint64(d.Len)
+		room := l.chunkMask + 1 - addr&l.chunkMask
+		last := d.Options&unix.XDP_PKT_CONTD == 0
+		if !piece && last && addr < l.umem.singles && length <= room {
+			look(unsafe.Slice((*byte)(unsafe.Add(l.base, addr)), room)[:length])
+		}
+		piece = !last
+	}
+}
+
 // refuse counts a descriptor that the kernel cannot mean. Its chunk, if it is one, is not lost.
 func (l *Link) refuse(chunk uint64) {
 	l.counters.RxInvalid++

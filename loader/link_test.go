@@ -59,6 +59,36 @@ func TestPollKeepsToItsBudget(t *testing.T) {
 	require.EqualValues(t, 600, l.Counters().RxBytes)
 }
 
+func TestPeekShowsWhatPollLends(t *testing.T) {
+	for name, start := range starts {
+		t.Run(name, func(t *testing.T) {
+			l, k := newFake(t, fakeConfig{start: start, ring: 64, mtu: 9000, joins: true})
+			var seen [][]byte
+			look := func(frame []byte) { seen = append(seen, bytes.Clone(frame)) }
+			l.Peek(64, look)
+			require.Empty(t, seen)
+			for _, n := range []int{60, 1792, 4000, 61, 9014, 62, 63} {
+				require.True(t, k.deliver(testFrame(n, n)))
+			}
+			whole := [][]byte{testFrame(60, 60), testFrame(1792, 1792), testFrame(61, 61), testFrame(62, 62), testFrame(63, 63)}
+			l.Peek(0, look)
+			l.Peek(-1, look)
+			require.Empty(t, seen)
+			l.Peek(2, look)
+			require.Equal(t, whole[:2], seen)
+			seen = nil
+			l.Peek(64, look)
+			require.Equal(t, whole, seen, "those in one buffer")
+			require.Equal(t, 2, l.Poll(4, drop), "a third of which a buffer is still to come")
+			seen = nil
+			l.Peek(64, look)
+			require.Equal(t, whole[2:], seen)
+			require.Equal(t, 5, l.Poll(64, drop))
+			k.wantWhole(l)
+		})
+	}
+}
+
 func TestSendAnswersInPlace(t *testing.T) {
 	l, k := newFake(t, fakeConfig{})
 	k.keep = true
@@ -182,6 +212,8 @@ func TestInvalidReceiveDescriptorsAreCounted(t *testing.T) {
 	k.describe(unix.XDPDesc{Addr: k.umem.singles, Len: 60})
 	k.describe(unix.XDPDesc{Addr: math.MaxUint64, Len: 60})
 	k.describe(unix.XDPDesc{Addr: 1 << 63, Len: math.MaxUint32})
+	l.Peek(64, func([]byte) { t.Fatal("shown") })
+	require.Zero(t, l.Counters().RxInvalid, "Poll counts them, once")
 	require.Zero(t, l.Poll(64, func([]byte) { t.Fatal("lent") }))
 	require.EqualValues(t, 4, l.Counters().RxInvalid)
 }
@@ -581,6 +613,7 @@ func TestNoAllocations(t *testing.T) {
 				for range 4 {
 					k.deliver(frame)
 				}
+				l.Peek(64, drop)
 				l.Poll(64, input)
 				if out := l.Alloc(); out != nil {
 					l.Send(out[:60])

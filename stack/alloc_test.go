@@ -22,7 +22,7 @@ func newQuiet(t testing.TB, changes ...func(*setup)) *quiet {
 	h.keepPeer()
 	q := &quiet{host: h, e: h.iface.engines[0]}
 	q.link = linktest.NewHose(h.wires[0].End(0))
-	q.e.link, h.hosed = q.link, true
+	q.e.link, q.e.ahead.link, h.hosed = q.link, q.link, true
 	return q
 }
 
@@ -88,6 +88,15 @@ func TestNothingAllocates(t *testing.T) {
 			require.Equal(t, 3, n)
 		})
 		require.NotZero(t, q.Stats().Forwarded)
+	})
+	t.Run("many sockets", func(t *testing.T) {
+		q, got := newBound(t, manySockets)
+		q.link.Lend(0, packet{}.udp(9, 7, pattern(64)), packet{}.udp(9, manySockets, pattern(64)))
+		wantNoAllocs(t, "looking ahead", func() {
+			*got = (*got)[:0]
+			q.step(100)
+		})
+		require.NotZero(t, q.e.ahead.n)
 	})
 	t.Run("handler", func(t *testing.T) {
 		q := newQuiet(t)

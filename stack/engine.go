@@ -66,6 +66,7 @@ type Engine struct {
 	ether      wire.EthernetInfo
 	sockets    int
 	steps      uint64
+	ahead      ahead
 
 	// Buffers.
 	spare     [][]byte
@@ -124,6 +125,8 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e.input, e.inLocal = e.receive, e.receiveLocal
 	e.via = e
 	e.bundle.link, _ = l.(Bundler)
+	e.ahead.link, _ = l.(Peeker)
+	e.ahead.look = e.seeAhead
 	e.passed = make([]*inbox, 0, listRoom)
 	e.unread, e.senders = make([]*half, 0, listRoom), make([]*half, 0, listRoom)
 	e.active, e.serving = make([]*Stream, 0, listRoom), make([]*Stream, 0, listRoom)
@@ -148,7 +151,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	}
 	n := 0
 	if e.link != Link(e.loop) {
-		n = e.link.Poll(budget, e.input)
+		n = e.pollLink()
 	}
 	n += e.takeForwarded(budget)
 	e.publishPassed()

@@ -95,6 +95,15 @@ func (t *portTable) get(port uint16) *half {
 	return page[port&0xFF]
 }
 
+// entry is where get finds what it returns; nil where it looks no further than the page.
+func (t *portTable) entry(port uint16) **half {
+	page := t.pages[port>>8]
+	if page == nil {
+		return nil
+	}
+	return &page[port&0xFF]
+}
+
 func (t *portTable) insert(port uint16, h *half) {
 	page := t.pages[port>>8]
 	if page == nil {

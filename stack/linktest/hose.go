@@ -42,6 +42,13 @@ func (h *Hose) Poll(budget int, input func([]byte)) int {
 	return n
 }
 
+// Peek shows the frames that Poll lends next.
+func (h *Hose) Peek(n int, look func([]byte)) {
+	for i := range min(n, h.Left) {
+		look(h.frames[(h.next+i)%len(h.frames)])
+	}
+}
+
 // Alloc is for a stack's link.
 func (h *Hose) Alloc() []byte {
 	last := len(h.free) - 1
