@@ -73,6 +73,29 @@ func TestDemuxTablesAreFreed(t *testing.T) {
 	}
 }
 
+// Each of many addresses is found, the first of two that are alike, and none that went away.
+func TestFindsEachOfManyAddresses(t *testing.T) {
+	h := newHost(t)
+	e := h.iface.engines[0]
+	var prefixes []netip.Prefix
+	for n := range 1000 { // some four in a place of the table
+		prefixes = append(prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte((n + 1) >> 8), byte(n + 1)}), 16))
+	}
+	twice := netip.PrefixFrom(prefixes[7].Addr(), 24)
+	require.NoError(t, h.iface.SetAddresses(append(prefixes, twice)))
+	for _, p := range prefixes {
+		la := e.local(addr(p.Addr().String()))
+		require.NotNil(t, la, p)
+		require.Equal(t, p.Addr(), la.addr.Netip())
+		require.EqualValues(t, 16, la.prefix.Bits)
+	}
+	require.EqualValues(t, localBroadcast, e.local(addr("10.1.255.255")).kind)
+	require.Nil(t, e.local(addr("10.1.3.233")))
+	require.NoError(t, h.iface.SetAddresses(prefixes[:1]))
+	require.NotNil(t, e.local(addr("10.1.0.1")))
+	require.Nil(t, e.local(addr("10.1.0.2")))
+}
+
 // A socket on an address that went away hears nothing, and hears again when it comes back, as in the kernel.
 func TestAddressGoesAndComesBack(t *testing.T) {
 	h := newHost(t)

@@ -54,6 +54,7 @@ type Engine struct {
 	// Tables.
 	tcpEngine
 	wheel      wheel
+	localTable localTable
 	neighbours map[wire.Addr]*neighbour
 	pmtu       map[wire.Addr]pathMTU
 	locked     int // paths in pmtu

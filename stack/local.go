@@ -15,6 +15,7 @@ type localAddr struct {
 	defended clock.Time // when a conflict about it was last answered
 	udp      *portTable
 	ids      *portTable // ICMP sockets by identifier
+	next     *localAddr // in the same place of the localTable
 }
 
 type localKind uint8
@@ -24,11 +25,17 @@ const (
 	localBroadcast           // of the network or the limited one: every socket with the port hears it
 )
 
-// local finds the address, nil when it is not ours. There are few addresses on a card, and the first is nearly always it.
+// A localTable finds an engine's addresses: each packet asks for its destination, and for its source, which is none of them.
+type localTable [256]*localAddr
+
+// at is where an address would be: a place by the upper bits of a multiplicative hash.
+func (t *localTable) at(a wire.Addr) **localAddr { return &t[uint8(uint32(a)*0x9E3779B1>>24)] }
+
+// local finds the address, nil when it is not ours.
 func (e *Engine) local(a wire.Addr) *localAddr {
-	for i := range e.locals {
-		if e.locals[i].addr == a {
-			return &e.locals[i]
+	for la := *e.localTable.at(a); la != nil; la = la.next {
+		if la.addr == a {
+			return la
 		}
 	}
 	if e.iface.loopback && a.IsLoopback() {
@@ -55,12 +62,18 @@ var loopbackPrefix = wire.Prefix{Addr: wire.AddrLoopback, Bits: 8}
 // setLocals makes the engine take packets for the addresses. Sockets that are bound to one that went away stay bound and
 // hear nothing until it comes back, as in the kernel.
 func (e *Engine) setLocals(prefixes []wire.Prefix) {
-	e.locals = e.locals[:0]
+	e.locals = make([]localAddr, 0, 2*len(prefixes)+1) // never moved: the table points into it
+	e.localTable = localTable{}
 	add := func(a wire.Addr, kind localKind, p wire.Prefix) {
+		place := e.localTable.at(a)
+		for *place != nil {
+			place = &(*place).next
+		}
 		e.locals = append(e.locals, localAddr{
 			addr: a, kind: kind, prefix: p,
 			udp: e.ports(wire.ProtocolUDP, a), ids: e.ports(wire.ProtocolICMP, a),
 		})
+		*place = &e.locals[len(e.locals)-1]
 	}
 	for _, p := range prefixes {
 		add(p.Addr, localUnicast, p)
