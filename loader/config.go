@@ -57,6 +57,33 @@ func (m *CopyMode) UnmarshalText(text []byte) error {
 	return parseName(m, copyNames, "copy mode", string(text))
 }
 
+// ChecksumMode is who computes the UDP and TCP checksums of frames that are sent.
+type ChecksumMode uint8
+
+const (
+	// ChecksumAuto leaves them to the card where it takes the frames itself (zero-copy) and its driver says that it computes
+	// them (NETDEV_XSK_FLAGS_TX_CHECKSUM).
+	ChecksumAuto ChecksumMode = iota
+	// ChecksumOn leaves them to the card in copy mode too, by the kernel, which computes them for a card that does not; where
+	// the driver computes none with zero-copy, copy mode is used. It needs Linux 6.11 and room for the metadata.
+	ChecksumOn
+	// ChecksumOff computes them here.
+	ChecksumOff
+)
+
+var checksumNames = []string{"auto", "on", "off"}
+
+// String is the mode's name on the command line.
+func (m ChecksumMode) String() string { return nameOf(checksumNames, m) }
+
+// MarshalText writes String.
+func (m ChecksumMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads auto, on or off.
+func (m *ChecksumMode) UnmarshalText(text []byte) error {
+	return parseName(m, checksumNames, "TX checksum mode", string(text))
+}
+
 // nameOf is the name of a mode, or its number for one that has none.
 func nameOf[M ~uint8](names []string, m M) string {
 	if int(m) >= len(names) {
@@ -83,6 +110,8 @@ type Config struct {
 	Attach AttachMode
 	// Copy is who moves the frames.
 	Copy CopyMode
+	// TxChecksum is who computes UDP and TCP checksums.
+	TxChecksum ChecksumMode
 	// Queues are the numbers of the queues to open; nil means all. What arrives on the others stays with the kernel.
 	Queues []int
 	// FrameSize is the size of a chunk of packet memory in bytes, 2048 or 4096; 0 chooses by the MTU. A received frame up

@@ -78,6 +78,8 @@ type QueueInfo struct {
 	MultiBuffer bool
 	// CanSend as Link.CanSend.
 	CanSend bool
+	// TxChecksum as Link.TxChecksum.
+	TxChecksum bool
 	// BusyPoll: the kernel accepted it.
 	BusyPoll bool
 	// HugePages: the packet memory is in huge pages.
@@ -211,7 +213,7 @@ func (d *Device) openQueue(c *Config, g geometry, number int) error {
 	}
 	lc := linkConfig{
 		queue: number, mtu: g.mtu, target: g.frames - g.ring, limit: g.ring, busyPoll: q.busyPoll,
-		copies: !q.socket.mode.zeroCopy, join: q.socket.mode.scatter,
+		copies: !q.socket.mode.zeroCopy, join: q.socket.mode.scatter, offload: q.socket.mode.offload,
 		address: hardwareAddr(d.info.HardwareAddr), partial: d.info.PartialChecksums,
 	}
 	if !canSend {
@@ -256,7 +258,15 @@ func (d *Device) bind(c *Config, g geometry, q *queue, canSend bool) error {
 	if len(modes) == 0 {
 		return d.noMode(c, g)
 	}
-	var err error
+	plain := modes
+	modes, err := c.offload(modes, g, &d.info.Features)
+	if err != nil {
+		return err
+	}
+	if d.info.Features.ZeroCopy && plain[0].zeroCopy && !modes[0].zeroCopy {
+		d.log.Warn("zero-copy is given up, with which the driver computes no checksums, as was demanded; the TX checksum auto keeps it",
+			"queue", q.number)
+	}
 	for i, mode := range modes {
 		if q.socket, err = openSocket(q.umem, d.card.index, q.number, g.rings(canSend), mode); err == nil {
 			q.socket.raiseBudget(g.rings(canSend).tx)
@@ -266,7 +276,9 @@ func (d *Device) bind(c *Config, g geometry, q *queue, canSend bool) error {
 		if i == len(modes)-1 || errors.Is(err, ErrQueueBusy) || errors.Is(err, ErrPermission) || errors.Is(err, ErrGone) {
 			break
 		}
-		if mode.zeroCopy {
+		if mode.offload && modes[i+1].zeroCopy == mode.zeroCopy {
+			d.log.Info("checksums can't be left to the card", "queue", q.number, "reason", err)
+		} else if mode.zeroCopy {
 			d.log.Info("zero-copy could not be had, the kernel copies", "queue", q.number, "reason", d.explainZeroCopy(err))
 		}
 	}
@@ -314,7 +326,7 @@ func (d *Device) noMode(c *Config, g geometry) error {
 func (q *queue) info() QueueInfo {
 	i := QueueInfo{
 		Queue: q.number, Copy: CopyAlways, MultiBuffer: q.socket.mode.scatter, CanSend: q.link.CanSend(),
-		BusyPoll: q.busyPoll, HugePages: q.umem.huge,
+		TxChecksum: q.link.TxChecksum(), BusyPoll: q.busyPoll, HugePages: q.umem.huge,
 	}
 	if q.socket.mode.zeroCopy {
 		i.Copy = CopyZero

@@ -17,6 +17,8 @@ var (
 	ErrNoNative = errors.New("no native XDP")
 	// ErrNoZeroCopy: zero-copy was demanded and the driver has none.
 	ErrNoZeroCopy = errors.New("no zero-copy AF_XDP")
+	// ErrNoChecksum: checksum offload was demanded and cannot be had.
+	ErrNoChecksum = errors.New("no TX checksum offload")
 	// ErrQueueBusy: another AF_XDP socket holds the queue.
 	ErrQueueBusy = errors.New("queue is taken")
 	// ErrMTU: frames of the interface's MTU do not fit.

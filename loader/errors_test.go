@@ -13,6 +13,9 @@ import (
 
 // Each errno of each system call keeps itself in the chain, has a sentinel where callers branch, and says what to do.
 func TestErrorsSayWhatToDo(t *testing.T) {
+	register := func(mode bindMode) func(error) error {
+		return func(err error) error { return explainRegister(err, mode) }
+	}
 	bind := func(mode bindMode) func(error) error { return func(err error) error { return explainBind(err, mode) } }
 	r := newClosedRig(t, netlab.Options{})
 	c := r.card()
@@ -29,9 +32,10 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{explainSocket, unix.EPERM, ErrPermission, "CAP_NET_RAW"},
 		{explainSocket, unix.EAFNOSUPPORT, ErrKernel, "CONFIG_XDP_SOCKETS"},
 		{explainSocket, unix.EMFILE, unix.EMFILE, ""},
-		{explainRegister, unix.ENOBUFS, unix.ENOBUFS, "CAP_IPC_LOCK"},
-		{explainRegister, unix.ENOMEM, unix.ENOMEM, "fewer frames"},
-		{explainRegister, unix.EINVAL, unix.EINVAL, ""},
+		{register(bindMode{}), unix.ENOBUFS, unix.ENOBUFS, "CAP_IPC_LOCK"},
+		{register(bindMode{offload: true}), unix.ENOMEM, unix.ENOMEM, "fewer frames"},
+		{register(bindMode{}), unix.EINVAL, unix.EINVAL, ""},
+		{register(bindMode{offload: true}), unix.EINVAL, ErrNoChecksum, "it needs Linux 6.11: set the TX checksum to auto or off"},
 		{bind(bindMode{}), unix.EBUSY, ErrQueueBusy, "ss --xdp"},
 		{bind(bindMode{}), unix.EPERM, ErrPermission, "CAP_NET_RAW"},
 		{bind(bindMode{}), unix.ENODEV, ErrGone, ""},

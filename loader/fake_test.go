@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +14,9 @@ type fakeKernel struct {
 	t      testing.TB
 	umem   *umem
 	shared rings
+
+	metadata bool         // the packet memory is registered with TX metadata
+	asked    []partialSum // what was asked for each frame that went out
 
 	fill       consumer
 	tx         consumer
@@ -41,6 +45,7 @@ type fakeConfig struct {
 	joins                           bool
 	busyPoll                        bool
 	receiveOnly                     bool
+	offload                         bool
 }
 
 // newFake makes a link and the kernel at its other side.
@@ -68,7 +73,7 @@ func newFake(t testing.TB, c fakeConfig) (*Link, *fakeKernel) {
 	if c.completion == 0 {
 		c.completion = c.ring
 	}
-	k := &fakeKernel{t: t, umem: u, shared: rings{
+	k := &fakeKernel{t: t, umem: u, metadata: c.offload, shared: rings{
 		rx:         plainRing(t, c.ring, descSize, c.start),
 		tx:         plainRing(t, c.ring, descSize, c.start),
 		fill:       plainRing(t, c.frames, addrSize, c.start),
@@ -83,7 +88,7 @@ func newFake(t testing.TB, c fakeConfig) (*Link, *fakeKernel) {
 	}
 	l, err := newLink(u, k.shared, k, -1, linkConfig{
 		queue: 3, mtu: c.mtu, target: c.ring, limit: limit, join: c.joins, busyPoll: c.busyPoll, copies: true,
-		address: [6]byte{2, 0, 0, 0, 0, 1},
+		address: [6]byte{2, 0, 0, 0, 0, 1}, offload: c.offload,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.wake.close()) })
@@ -154,6 +159,7 @@ func (k *fakeKernel) send(good bool) {
 	for k.tx.ready(1) > 0 {
 		d := *k.tx.desc(k.tx.own)
 		k.tx.own++
+		k.look(d)
 		if k.keep && good {
 			frame = append(frame, k.umem.memory[d.Addr:d.Addr+uint64(d.Len)]...)
 		}
@@ -170,6 +176,29 @@ func (k *fakeKernel) send(good bool) {
 	if k.keep && good {
 		k.sent = append(k.sent, frame)
 	}
+}
+
+// look reads a frame's metadata, and fails the test where the kernel would refuse the descriptor (xp_aligned_validate_desc,
+// net/xdp/xsk_queue.h; xsk_build_skb, net/xdp/xsk.c), or where a driver that looks at all metadata would read another thing
+// than the descriptor's options say.
+func (k *fakeKernel) look(d unix.XDPDesc) {
+	if !k.metadata {
+		require.Zero(k.t, d.Options&unix.XDP_TX_METADATA)
+		return
+	}
+	require.GreaterOrEqual(k.t, d.Addr&k.umem.chunkMask, uint64(txMetadataLen), "the metadata begins in another chunk")
+	require.LessOrEqual(k.t, d.Addr&k.umem.chunkMask+uint64(d.Len), uint64(k.umem.chunkSize))
+	m := k.umem.memory[d.Addr-txMetadataLen:]
+	flags := binary.NativeEndian.Uint64(m)
+	if d.Options&unix.XDP_TX_METADATA == 0 {
+		require.Zero(k.t, flags)
+		k.asked = append(k.asked, partialSum{})
+		return
+	}
+	require.EqualValues(k.t, unix.XDP_TXMD_FLAGS_CHECKSUM, flags)
+	sum := partialSum{binary.NativeEndian.Uint16(m[8:]), binary.NativeEndian.Uint16(m[10:])}
+	require.LessOrEqual(k.t, uint32(sum.start)+uint32(sum.offset)+2, d.Len)
+	k.asked = append(k.asked, sum)
 }
 
 // complete puts an address on the completion ring.

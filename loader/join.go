@@ -47,8 +47,8 @@ func (j *joiner) holds(frame []byte) bool {
 }
 
 // sendJoined sends the joined frame that input has by copying it out of the scratch buffer.
-func (l *Link) sendJoined(frame []byte) bool {
-	if !l.fits(len(frame)) {
+func (l *Link) sendJoined(frame []byte, sum partialSum) bool {
+	if !l.fits(len(frame), sum) {
 		return false
 	}
 	out := l.Alloc()
@@ -56,7 +56,7 @@ func (l *Link) sendJoined(frame []byte) bool {
 		return false
 	}
 	l.lent = lentNothing
-	return l.Send(out[:copy(out, frame)])
+	return l.send(out[:copy(out, frame)], sum)
 }
 
 // sendRun queues a frame that lies in a run of chunks, as one descriptor for each chunk that it touches.

@@ -15,6 +15,9 @@ var leastKernel = KernelVersion{5, 10}
 // scatterKernel has AF_XDP frames of several buffers (XDP_USE_SG).
 var scatterKernel = KernelVersion{6, 6}
 
+// metadataKernel has TX metadata by flag (XDP_UMEM_TX_METADATA_LEN).
+var metadataKernel = KernelVersion{6, 11}
+
 // longBundleKernel has room for more than 64 KiB in a packet socket's packet (packet_alloc_skb, net/packet/af_packet.c), and cuts
 // TCP packets of such a length with the right checksums (6.4; tcp_gso_segment, net/ipv4/tcp_offload.c).
 var longBundleKernel = KernelVersion{6, 6}

@@ -53,6 +53,7 @@ type Link struct {
 	inFlight  uint32
 	limit     uint32
 	maxFrame  uint32 // bytes of the longest frame to send
+	lead      uint32 // how far into its chunk a frame of Alloc begins, in bytes: txLead where there is TX metadata, else 0
 	unkicked  bool   // frames are on the TX ring that the kernel was not told about with success
 	stalled   bool   // the last kick moved nothing, and another one at once would not either
 	copies    bool   // the kernel copies: a kick that succeeds has sent all
@@ -80,6 +81,7 @@ type Counters struct {
 	RxTooLong         uint64 // dropped: frames in several buffers that are longer than 68 KiB
 	RxInvalid         uint64 // dropped: descriptors that point outside the packet memory
 	TxFrames, TxBytes uint64 // queued by Send
+	TxPartial         uint64 // of these, frames whose checksum was left to the card
 	TxFull            uint64 // Alloc or Send found no room
 	TxInvalid         uint64 // Send or Free refused: too short, too long, or not a frame that the owner has
 	Completions       uint64 // chunks that came back after sending
@@ -107,6 +109,7 @@ type linkConfig struct {
 	busyPoll bool
 	copies   bool // the kernel copies (XDP_COPY)
 	join     bool // frames of several buffers may arrive
+	offload  bool // checksums can be left to the card: the packet memory is registered with TX metadata
 	address  [6]byte
 	partial  bool
 }
@@ -117,10 +120,14 @@ func newLink(u *umem, r rings, bell doorbell, fd int, c linkConfig) (*Link, erro
 	l := &Link{
 		rx: newConsumer(r.rx), fill: newProducer(r.fill), completion: newConsumer(r.completion),
 		base: u.base(), umem: u, chunkMask: u.chunkMask, lent: lentNothing,
-		target: c.target, limit: c.limit, maxFrame: uint32(min(uint64(c.mtu)+frameExtra, u.runBytes())),
+		target: c.target, limit: c.limit,
 		busyPoll: c.busyPoll, askNAPI: c.busyPoll, copies: c.copies,
 		bell: bell, partial: c.partial, queue: c.queue,
 	}
+	if c.offload {
+		l.lead = txLead
+	}
+	l.maxFrame = uint32(min(uint64(c.mtu)+frameExtra, u.runBytes()-uint64(l.lead)))
 	if c.limit > 0 {
 		l.tx = newProducer(r.tx)
 	}
@@ -266,7 +273,7 @@ func (l *Link) Alloc() []byte {
 		return nil
 	}
 	l.reserved += pieces
-	return unsafe.Slice((*byte)(unsafe.Add(l.base, addr)), l.maxFrame)
+	return unsafe.Slice((*byte)(unsafe.Add(l.base, addr+uint64(l.lead))), l.maxFrame)
 }
 
 // offset is where in the packet memory a frame begins; beyond its end for one that is not there.
@@ -278,26 +285,29 @@ func (l *Link) offset(frame []byte) uint64 {
 // It reports false and counts when it refuses: no room (a lent frame only), shorter than an Ethernet header, longer
 // than the MTU allows, not a frame that the owner has. A refused frame from Alloc goes back to the pool; a lent one stays
 // lent.
-func (l *Link) Send(frame []byte) bool {
+func (l *Link) Send(frame []byte) bool { return l.send(frame, partialSum{}) }
+
+// send is Send, or SendPartial where sum says so.
+func (l *Link) send(frame []byte, sum partialSum) bool {
 	offset := l.offset(frame)
 	chunk := offset &^ l.chunkMask
 	if chunk == l.lent {
-		return l.sendLent(offset, uint32(len(frame)))
+		return l.sendLent(offset, uint32(len(frame)), sum)
 	}
 	if l.lent == lentJoined && l.join.holds(frame) {
-		return l.sendJoined(frame)
+		return l.sendJoined(frame, sum)
 	}
 	if !l.umem.disown(offset) {
 		l.counters.TxInvalid++
 		return false
 	}
 	l.reserved -= l.umem.runLength
-	if !l.fits(len(frame)) {
+	if !l.fits(len(frame), sum) {
 		l.umem.giveBack(offset)
 		return false
 	}
 	if l.umem.runLength == 1 {
-		l.putTx(offset, uint32(len(frame)), 0)
+		l.putTx(offset, uint32(len(frame)), l.describe(offset, sum))
 	} else {
 		l.sendRun(offset, uint32(len(frame)))
 	}
@@ -306,9 +316,9 @@ func (l *Link) Send(frame []byte) bool {
 	return true
 }
 
-// fits counts and reports false for a length that no frame may have.
-func (l *Link) fits(length int) bool {
-	if length < ethernetHeader || uint64(length) > uint64(l.maxFrame) {
+// fits counts and reports false for a length that no frame may have, and for a sum that can't be left to the card.
+func (l *Link) fits(length int, sum partialSum) bool {
+	if length < ethernetHeader || uint64(length) > uint64(l.maxFrame) || sum.start != 0 && !l.sums(length, sum) {
 		l.counters.TxInvalid++
 		return false
 	}
@@ -322,8 +332,8 @@ const shortFrame = 256
 
 // sendLent queues the frame that input has: a long one in place, a short one by a copy, so that its chunk goes straight
 // back to the fill ring.
-func (l *Link) sendLent(offset uint64, length uint32) bool {
-	if !l.fits(int(length)) {
+func (l *Link) sendLent(offset uint64, length uint32, sum partialSum) bool {
+	if !l.fits(int(length), sum) || !l.leads(offset) {
 		return false
 	}
 	if l.limit-l.reserved-l.inFlight < 1 {
@@ -336,12 +346,13 @@ func (l *Link) sendLent(offset uint64, length uint32) bool {
 	l.lent = lentNothing
 	if length <= shortFrame {
 		if warm, ok := l.umem.take(); ok {
+			warm += uint64(l.lead)
 			copy(l.chunkBytes(warm, length), l.chunkBytes(offset, length))
 			l.putFill(chunk) // shown to the kernel when Poll is done: what was lent stays as it is until then
 			offset = warm
 		}
 	}
-	l.putTx(offset, length, 0)
+	l.putTx(offset, length, l.describe(offset, sum))
 	l.counters.TxFrames++
 	l.counters.TxBytes += uint64(length)
 	return true

@@ -18,10 +18,12 @@ const (
 )
 
 // A bindMode is one way to ask for a socket: whether the driver shall use the packet memory itself (XDP_ZEROCOPY) or
-// the kernel copies (XDP_COPY), and whether frames may span several descriptors (XDP_USE_SG, kernel 6.6).
+// the kernel copies (XDP_COPY), whether frames may span several descriptors (XDP_USE_SG, kernel 6.6), and whether they have
+// metadata by which their checksum is left to the card (XDP_UMEM_TX_METADATA_LEN, kernel 6.11).
 type bindMode struct {
 	zeroCopy bool
 	scatter  bool
+	offload  bool
 }
 
 // flags are the sxdp_flags of the mode.
@@ -46,6 +48,9 @@ func (m bindMode) String() string {
 	}
 	if m.scatter {
 		name += ", multi-buffer"
+	}
+	if m.offload {
+		name += ", TX checksum offload"
 	}
 	return name
 }
@@ -105,8 +110,11 @@ func (s *socket) setup(u *umem, sizes ringSizes) error {
 		Len:  uint64(len(u.memory)),
 		Size: u.chunkSize,
 	}
+	if s.mode.offload {
+		reg.Flags, reg.Tx_metadata_len = unix.XDP_UMEM_TX_METADATA_LEN, txMetadataLen
+	}
 	if err := setsockopt(s.fd, unix.XDP_UMEM_REG, &reg); err != nil {
-		return fmt.Errorf("register %d bytes of packet memory: %w", len(u.memory), explainRegister(err))
+		return fmt.Errorf("register %d bytes of packet memory (%s): %w", len(u.memory), s.mode, explainRegister(err, s.mode))
 	}
 	rings := []struct {
 		name   string
@@ -130,8 +138,10 @@ func (s *socket) setup(u *umem, sizes ringSizes) error {
 }
 
 // explainRegister adds what to do to the errors of XDP_UMEM_REG (net/xdp/xdp_umem.c).
-func explainRegister(err error) error {
+func explainRegister(err error, mode bindMode) error {
 	switch {
+	case mode.offload && errors.Is(err, unix.EINVAL): // a flag that it does not know
+		return fmt.Errorf("%w: %w; it needs Linux %s: set the TX checksum to auto or off", ErrNoChecksum, err, metadataKernel)
 	case errors.Is(err, unix.ENOBUFS):
 		return fmt.Errorf("%w: the memlock limit is too low; give CAP_IPC_LOCK or raise it (ulimit -l, LimitMEMLOCK=infinity)", err)
 	case errors.Is(err, unix.ENOMEM):
