@@ -27,7 +27,8 @@ type Engine struct {
 	now     clock.Time
 	hw      wire.HardwareAddr
 	mtu     int
-	partial bool // the link leaves partial checksums
+	partial bool              // the link leaves partial checksums
+	offload ChecksumOffloader // nil: all checksums are computed here
 	gen     uint32
 	tapping tapping
 	locals  []localAddr
@@ -128,6 +129,9 @@ func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e.bundle.link, _ = l.(Bundler)
 	e.ahead.link, _ = l.(Peeker)
 	e.ahead.look = e.seeAhead
+	if o, ok := l.(ChecksumOffloader); ok && o.TxChecksum() {
+		e.offload = o
+	}
 	e.passed = make([]*inbox, 0, listRoom)
 	e.unread, e.senders = make([]*half, 0, listRoom), make([]*half, 0, listRoom)
 	e.active, e.serving = make([]*Stream, 0, listRoom), make([]*Stream, 0, listRoom)

@@ -97,13 +97,14 @@ func (p *Packet) Echo() {
 		p.ReplyWith(b)
 		return
 	}
-	if p.e.rx.sum == wire.ChecksumPartial {
+	partial := p.e.rx.sum == wire.ChecksumPartial
+	if partial && !p.e.leavesLentSum() {
 		p.Reply(len(b))
 		return
 	}
-	// Addresses and ports only change places, so the checksum stays right.
+	// Addresses and ports only change places, so the checksum stays right, and so does the pseudo-header's sum.
 	p.udp.PutPorts(p.udp.DstPort(), p.udp.SrcPort())
-	p.sendInPlace(len(b))
+	p.sendInPlace(len(b), partial)
 }
 
 // Reply answers with the first n bytes of Room, built in place: to the sender, from the address that it sent to. An n
@@ -120,10 +121,17 @@ func (p *Packet) Reply(n int) {
 	}
 	b := p.udp[:wire.UDPLen+n]
 	src, dst := p.ip.Dst(), p.ip.Src()
+	partial, sum := n >= offloadLeast && p.e.leavesLentSum(), uint16(0)
+	if !partial {
+		sum = wire.Sum(b[wire.UDPLen:], 0)
+	}
 	wire.PutUDP(b, &wire.UDPFields{
 		Src: src, Dst: dst, SrcPort: p.udp.DstPort(), DstPort: p.udp.SrcPort(), PayloadLen: n,
-	}, wire.Sum(b[wire.UDPLen:], 0))
-	p.sendInPlace(n)
+	}, sum)
+	if partial {
+		b.PutPartialChecksum(src, dst)
+	}
+	p.sendInPlace(n, partial)
 }
 
 // ttl and tos are those of the answer: the socket's, and where that has set no TOS the packet's without its congestion mark.
@@ -136,12 +144,15 @@ func (p *Packet) tos() uint8 {
 	return p.ip.TOS() &^ 3
 }
 
-// sendInPlace turns the rest of the frame round.
-func (p *Packet) sendInPlace(n int) {
-	e := p.e
+// sendInPlace turns the rest of the frame round. partial leaves the checksum to the card.
+func (p *Packet) sendInPlace(n int, partial bool) {
+	e, sum := p.e, 0
+	if partial {
+		sum = e.rx.l3 + wire.IPv4Len
+	}
 	e.replyHeader(p.ip[:wire.IPv4Len+wire.UDPLen+n], p.ttl(), p.tos())
 	p.done = true
-	if r := e.sendBack(e.rx.frame[:e.rx.l3+wire.IPv4Len+wire.UDPLen+n], e.rx.src); r != NotDropped {
+	if r := e.sendBack(e.rx.frame[:e.rx.l3+wire.IPv4Len+wire.UDPLen+n], e.rx.src, sum); r != NotDropped {
 		e.stats.TxDrops[r]++
 		e.stats.Output++
 		return

@@ -43,6 +43,18 @@ type Link interface {
 	PartialChecksums() bool
 }
 
+// A ChecksumOffloader is a Link that can have the UDP or TCP checksum of a frame finished below, by the card or by a kernel that
+// knows what the card can do. loader's link is one where it has TX metadata.
+type ChecksumOffloader interface {
+	Link
+	// TxChecksum reports whether SendPartial may be used. It does not change.
+	TxChecksum() bool
+	// SendPartial is Send of a frame whose checksum field, offset bytes behind byte start, holds the pseudo-header's sum, not
+	// complemented. From start, where the UDP or TCP header begins, the frame is summed to its end (CHECKSUM_PARTIAL,
+	// include/linux/skbuff.h).
+	SendPartial(frame []byte, start, offset int) bool
+}
+
 // A Bundler is a Link that can also take consecutive TCP segments of one connection, or UDP datagrams of one length from one socket
 // to one other, in one piece and have them cut apart below, which costs less than a frame for each. loader's link is one in copy
 // mode.

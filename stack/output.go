@@ -137,20 +137,21 @@ func (e *Engine) flush() {
 // answer sends the received frame back to where it came from, cut to n bytes, and says what became of it. The destination
 // is the frame's source, whoever the router of the way back would be, as it came from a host or router that is alive.
 func (e *Engine) answer(n int, to wire.HardwareAddr) DropReason {
-	if r := e.sendBack(e.rx.frame[:n], to); r != NotDropped {
+	if r := e.sendBack(e.rx.frame[:n], to, 0); r != NotDropped {
 		return r
 	}
 	e.stats.Answered++
 	return NotDropped
 }
 
-// sendBack gives the lent frame to where it came from. A group is no sender: one request must not bring answers to many.
-func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
+// sendBack gives the lent frame to where it came from. A group is no sender: one request must not bring answers to many. Where
+// sum is not 0 the checksum of the UDP datagram that begins there is left to the card.
+func (e *Engine) sendBack(f []byte, to wire.HardwareAddr, sum int) DropReason {
 	if to.IsMulticast() {
 		return DropIPSource
 	}
 	wire.PutEthernetAddrs(f, to, e.hw)
-	if !e.rx.link.Send(f) && !e.sendAgain(f) {
+	if !e.sendLent(f, sum) && !e.sendAgain(f, sum) {
 		return DropTransmitFull
 	}
 	if e.rx.link != Link(e.loop) {
@@ -165,12 +166,12 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr) DropReason {
 }
 
 // sendAgain tries Send once more after a flush, which is a system call: once in a step that finds the ring full.
-func (e *Engine) sendAgain(f []byte) bool {
+func (e *Engine) sendAgain(f []byte, sum int) bool {
 	if e.full || e.rx.link == Link(e.loop) {
 		return false
 	}
 	e.flush()
-	e.full = !e.rx.link.Send(f)
+	e.full = !e.sendLent(f, sum)
 	return !e.full
 }
 

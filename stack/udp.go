@@ -105,7 +105,12 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	if res != outReady {
 		return e.emitFailed(h, d, res)
 	}
-	sum := wire.CopySum(b[wire.IPv4Len+wire.UDPLen:], payload, 0)
+	partial, sum := e.offload != nil && e.leavesSum(len(payload)), uint16(0)
+	if partial {
+		copy(b[wire.IPv4Len+wire.UDPLen:], payload)
+	} else {
+		sum = wire.CopySum(b[wire.IPv4Len+wire.UDPLen:], payload, 0)
+	}
 	wire.PutUDP(b[wire.IPv4Len:], &wire.UDPFields{
 		Src: src, Dst: m.dst, SrcPort: h.localPort, DstPort: m.port, PayloadLen: len(payload),
 	}, sum)
@@ -116,6 +121,11 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 		f.ID = e.nextID(src, m.dst, wire.ProtocolUDP)
 	}
 	wire.PutIPv4(b, &f)
+	if partial {
+		wire.UDP(b[wire.IPv4Len:]).PutPartialChecksum(src, m.dst)
+		e.commitPartial(n-wire.IPv4Len, wire.UDPChecksumAt)
+		return outReady
+	}
 	e.commit()
 	return outReady
 }

@@ -9,6 +9,7 @@ type End struct {
 	mtu     int
 	addr    [6]byte
 	partial bool
+	offload bool
 	bundles int  // bytes
 	line    line // what happens to frames that leave here
 	stats   EndStats
@@ -28,6 +29,7 @@ type End struct {
 // EndStats counts the frames of one end.
 type EndStats struct {
 	FaultStats        // of what this end sent
+	Partial    uint64 // taken by SendPartial
 	Bundles    uint64 // taken by SendBundle
 	// LongBundles are those longer than an IPv4 packet can say.
 	LongBundles uint64

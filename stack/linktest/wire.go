@@ -34,6 +34,8 @@ type EndConfig struct {
 	PartialChecksums bool
 	// Bundles is the longest IPv4 packet that SendBundle takes, in bytes; 0: none.
 	Bundles int
+	// TxChecksum makes the end a card that finishes checksums: SendPartial may be used.
+	TxChecksum bool
 	// Faults is what happens to the frames that this end sends.
 	Faults Faults
 }
@@ -73,7 +75,7 @@ func New(c Config) *Wire {
 		if ec.HardwareAddr == [6]byte{} {
 			ec.HardwareAddr = [6]byte{0x02, 0, 0, 0, byte((i + 1) >> 8), byte(i + 1)}
 		}
-		e := &End{wire: w, mtu: ec.MTU, addr: ec.HardwareAddr, partial: ec.PartialChecksums, bundles: ec.Bundles, line: newLine(c.Seed, i)}
+		e := &End{wire: w, mtu: ec.MTU, addr: ec.HardwareAddr, partial: ec.PartialChecksums, offload: ec.TxChecksum, bundles: ec.Bundles, line: newLine(c.Seed, i)}
 		e.line.faults = ec.Faults
 		e.wake = make(chan struct{}, 1)
 		w.ends = append(w.ends, e)

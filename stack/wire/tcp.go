@@ -7,6 +7,9 @@ const (
 	TCPMaxOptions = TCPMaxLen - TCPLen
 )
 
+// TCPChecksumAt is where in a TCP header the checksum lies.
+const TCPChecksumAt = 16
+
 // TCPFlags are the control bits of a segment (RFC 9293 section 3.1). The
 // four reserved bits in front of them are ignored when read and 0 when written.
 type TCPFlags uint8

@@ -1,7 +1,11 @@
 package wire
 
-// UDPLen is the length of a UDP header.
-const UDPLen = 8
+const (
+	// UDPLen is the length of a UDP header.
+	UDPLen = 8
+	// UDPChecksumAt is where in the header the checksum lies.
+	UDPChecksumAt = 6
+)
 
 // UDP is a view of a datagram, header and payload (RFC 768). Make one with
 // ParseUDP.
