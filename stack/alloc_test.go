@@ -23,6 +23,9 @@ func newQuiet(t testing.TB, changes ...func(*setup)) *quiet {
 	q := &quiet{host: h, e: h.iface.engines[0]}
 	q.link = linktest.NewHose(h.wires[0].End(0))
 	q.e.link, q.e.ahead.link, h.hosed = q.link, q.link, true
+	if q.e.offload != nil {
+		q.e.offload = q.link
+	}
 	return q
 }
 
@@ -141,6 +144,19 @@ func TestNothingAllocates(t *testing.T) {
 			out[n].Buf = []byte(pattern(5000))
 		}
 		wantNoAllocs(t, "in fragments", send)
+	})
+	t.Run("leave checksums to the card", func(t *testing.T) {
+		q, s := bound(t, func(s *setup) { s.offload, s.partial = true, true })
+		q.handle("10.0.0.1:8", func(p *Packet) { p.Echo() })
+		q.handle("10.0.0.1:9", func(p *Packet) { p.Reply(len(p.Room())) })
+		q.link.Lend(0, packet{partial: true}.udp(9, 8, pattern(1400)), packet{}.udp(9, 9, "x"))
+		out := []Message{{Buf: []byte(pattern(1400)), Addr: ap("10.0.0.2:9")}}
+		wantNoAllocs(t, "answers and datagrams", func() {
+			_, err := s.Write(out)
+			require.NoError(t, err)
+			q.step(32)
+		})
+		require.NotZero(t, q.link.Partial)
 	})
 	t.Run("wait for a neighbour", func(t *testing.T) {
 		q, s := bound(t)

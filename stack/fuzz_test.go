@@ -62,7 +62,7 @@ func playInput(t *testing.T, script []byte) {
 	mode := b.byte()
 	h := newHost(t, func(s *setup) {
 		s.queues = 1 + int(mode&1)
-		s.partial = mode&2 != 0
+		s.partial, s.offload = mode&2 != 0, mode&8 != 0
 		s.Limits = Limits{Neighbours: 8, NeighbourQueue: 4, ReassemblyBytes: 100_000}
 		s.Addresses = append(s.Addresses, prefix("10.0.0.4/24"))
 		if mode&4 != 0 {

@@ -25,6 +25,12 @@ var handlerCases = []handlerCase{
 	{"partial checksum", func(h *host, payload string) [][]byte {
 		return [][]byte{packet{partial: true}.udp(4000, 7, payload)}
 	}, func(s *setup) { s.partial = true }, true},
+	{"partial checksum, to a card that sums", func(h *host, payload string) [][]byte {
+		return [][]byte{packet{partial: true}.udp(4000, 7, payload)}
+	}, func(s *setup) { s.partial, s.offload = true, true }, true},
+	{"behind VLAN tags, to a card that sums", func(h *host, payload string) [][]byte {
+		return [][]byte{packet{vlans: []wire.VLANTag{0x88A80007, 0x81000005}}.udp(4000, 7, payload)}
+	}, func(s *setup) { s.offload = true }, true},
 	{"no checksum", func(h *host, payload string) [][]byte {
 		return [][]byte{packet{noChecksum: true}.udp(4000, 7, payload)}
 	}, nil, true},

@@ -41,6 +41,7 @@ type setup struct {
 	mtu     int
 	ring    int
 	partial bool // the link leaves partial checksums
+	offload bool // the link finishes checksums
 	loud    bool // the ARP announcements of the start are left to the script
 	strange bool // the peer's address is not in the neighbour table yet
 	wrap    func(Link) Link
@@ -59,7 +60,7 @@ func newHost(t testing.TB, changes ...func(*setup)) *host {
 	h := &host{t: t, now: begin, Stack: New(s.Config)}
 	for range s.queues {
 		w := linktest.New(linktest.Config{Ring: s.ring, Ends: []linktest.EndConfig{
-			{MTU: s.mtu, HardwareAddr: hostMAC, PartialChecksums: s.partial}, {MTU: 9000, HardwareAddr: peerMAC},
+			{MTU: s.mtu, HardwareAddr: hostMAC, PartialChecksums: s.partial, TxChecksum: s.offload}, {MTU: 9000, HardwareAddr: peerMAC},
 		}})
 		h.wires = append(h.wires, w)
 		h.peers = append(h.peers, w.End(1))

@@ -67,7 +67,7 @@ func playSegments(t *testing.T, script []byte) {
 	cfg.ReceiveBuffer = 8192
 	g.host = newHost(t, func(s *setup) {
 		s.queues = 1 + int(mode&1)
-		s.partial = mode&2 != 0
+		s.partial, s.offload = mode&2 != 0, mode&64 != 0
 		s.Config.TCP = &cfg
 		if mode&4 != 0 {
 			s.ring = 16

@@ -5,10 +5,11 @@ package linktest
 type Hose struct {
 	*End // answers what Hose does not: its MTU and addresses; nothing passes its wire
 
-	Left  int               // frames that Poll has still to lend
-	Sent  int               // frames
-	Last  []byte            // what was sent last; valid until the next Alloc
-	Heard func(sent []byte) // is shown what is sent, if not nil
+	Left    int               // frames that Poll has still to lend
+	Sent    int               // frames
+	Partial int               // of these, by SendPartial
+	Last    []byte            // what was sent last; valid until the next Alloc
+	Heard   func(sent []byte) // is shown what is sent, if not nil
 
 	frames [][]byte
 	next   int
@@ -78,3 +79,9 @@ func (h *Hose) Free(f []byte) { h.free = append(h.free, f[:cap(f)]) }
 
 // Flush is for a stack's link.
 func (h *Hose) Flush() bool { return false }
+
+// SendPartial is for a stack's link; nobody finishes the checksum.
+func (h *Hose) SendPartial(f []byte, _, _ int) bool {
+	h.Partial++
+	return h.Send(f)
+}
