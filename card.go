@@ -17,15 +17,16 @@ type CardConfig struct {
 	Addresses []netip.Prefix
 	Gateway   netip.Addr
 
-	Attach    loader.AttachMode
-	Copy      loader.CopyMode
-	Queues    []int
-	FrameSize int
-	Frames    int
-	RingSize  int
-	MTU       int
-	BusyPoll  bool
-	HugePages bool
+	Attach     loader.AttachMode
+	Copy       loader.CopyMode
+	TxChecksum loader.ChecksumMode
+	Queues     []int
+	FrameSize  int
+	Frames     int
+	RingSize   int
+	MTU        int
+	BusyPoll   bool
+	HugePages  bool
 
 	Wait stack.WaitMode
 	Spin time.Duration
@@ -35,8 +36,9 @@ type CardConfig struct {
 func (c *Config) first() CardConfig {
 	return CardConfig{
 		Interface: c.Interface, Addresses: c.Addresses, Gateway: c.Gateway,
-		Attach: c.Attach, Copy: c.Copy, Queues: c.Queues, FrameSize: c.FrameSize, Frames: c.Frames, RingSize: c.RingSize,
-		MTU: c.MTU, BusyPoll: c.BusyPoll, HugePages: c.HugePages, Wait: c.Wait, Spin: c.Spin,
+		Attach: c.Attach, Copy: c.Copy, TxChecksum: c.TxChecksum, Queues: c.Queues,
+		FrameSize: c.FrameSize, Frames: c.Frames, RingSize: c.RingSize, MTU: c.MTU,
+		BusyPoll: c.BusyPoll, HugePages: c.HugePages, Wait: c.Wait, Spin: c.Spin,
 	}
 }
 
@@ -77,8 +79,8 @@ type Card struct {
 // open attaches to the card and gives it to the stack. Nothing is received yet.
 func (c *Card) open(cfg *CardConfig, all *Config) (err error) {
 	if c.device, err = loader.Open(loader.Config{
-		Interface: cfg.Interface, Attach: cfg.Attach, Copy: cfg.Copy, Queues: cfg.Queues, FrameSize: cfg.FrameSize,
-		Frames: cfg.Frames, RingSize: cfg.RingSize, MTU: cfg.MTU, BusyPoll: cfg.BusyPoll, HugePages: cfg.HugePages, Logger: all.Logger,
+		Interface: cfg.Interface, Attach: cfg.Attach, Copy: cfg.Copy, TxChecksum: cfg.TxChecksum, Queues: cfg.Queues,
+		FrameSize: cfg.FrameSize, Frames: cfg.Frames, RingSize: cfg.RingSize, MTU: cfg.MTU, BusyPoll: cfg.BusyPoll, HugePages: cfg.HugePages, Logger: all.Logger,
 	}); err != nil {
 		return err
 	}

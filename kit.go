@@ -36,6 +36,8 @@ type Config struct {
 	MTU       int               // longest IPv4 packet to send, in bytes; 0: the card's
 	BusyPoll  bool              // let system calls do the driver's work (SO_PREFER_BUSY_POLL)
 	HugePages bool              // for the packet memory, where the machine has some
+	// TxChecksum is whether UDP and TCP checksums are left to the card: auto, on or off. loader.QueueInfo says what is in use.
+	TxChecksum loader.ChecksumMode
 
 	Wait   stack.WaitMode // how the engines wait: stack.Adaptive, stack.Busy or stack.Interrupt
 	Spin   time.Duration  // how long an adaptive engine polls before it sleeps, see stack.Adaptive; 0: stack.DefaultSpin

@@ -126,28 +126,13 @@ func TestBundleOfDatagrams(t *testing.T) {
 
 // listenRaw hears all frames that arrive at the right end.
 func (r *rig) listenRaw() (next func() []byte) {
-	var fd int
-	require.NoError(r.t, r.lab.Right.Do(func() (err error) {
-		protocol := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol)); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20); err != nil {
-			return err
-		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: r.lab.Right.Index(), Protocol: protocol})
-	}))
-	r.t.Cleanup(func() { require.NoError(r.t, unix.Close(fd)) })
-	require.NoError(r.t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())}))
-	b := make([]byte, 1<<17)
+	ear, err := r.lab.Right.Hear(patience)
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { require.NoError(r.t, ear.Close()) })
 	return func() []byte {
-		for {
-			n, from, err := unix.Recvfrom(fd, b, 0)
-			require.NoError(r.t, err)
-			if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_HOST {
-				return bytes.Clone(b[:n])
-			}
-		}
+		heard, err := ear.Next()
+		require.NoError(r.t, err)
+		return heard.Frame
 	}
 }
 

@@ -165,7 +165,7 @@ func (j *judge) card() []Finding {
 	if j.config.Copy == CopyZero {
 		findings = append(findings, j.zeroCopy())
 	}
-	findings = append(findings, j.offloads()...)
+	findings = append(append(findings, j.checksum()...), j.offloads()...)
 	if c.NUMANode >= 0 && j.Nodes > 1 {
 		findings = append(findings, Finding{"NUMA", Warn, fmt.Sprintf("%s is at node %d of %d", c.Interface, c.NUMANode, j.Nodes),
 			fmt.Sprintf("start with: numactl --cpunodebind=%d --membind=%d", c.NUMANode, c.NUMANode)})
@@ -236,6 +236,32 @@ func (j *judge) zeroCopy() Finding {
 			j.sizes.chunkSize), fix + fmt.Sprintf(", or ip link set dev %s mtu %d", j.Interface, largestLinear)}
 	}
 	return Finding{Topic: topic, What: "zero-copy, as asked for"}
+}
+
+// checksum judges whether checksums can be left to the card. Nothing is said where nobody asked for it and the card has not
+// got it.
+func (j *judge) checksum() []Finding {
+	const topic, fix = "TX checksum", "TX checksum auto or off"
+	mode := j.config.TxChecksum
+	if mode == ChecksumOff || j.misfit != nil {
+		return nil
+	}
+	modes := j.config.modes(j.sizes, j.attach(), !j.Kernel.Before(scatterKernel), max(j.Features.ZeroCopySegments, 1))
+	plain := len(modes) > 0 && modes[0].zeroCopy && j.Features.ZeroCopy
+	modes, err := j.config.offload(modes, j.sizes, &j.Features)
+	switch {
+	case mode == ChecksumOn && j.Kernel.Before(metadataKernel):
+		return []Finding{{topic, Fail, fmt.Sprintf("checksums are to be left to the card, which needs Linux %s", metadataKernel), fix}}
+	case err != nil:
+		return []Finding{{topic, Fail, err.Error(), fix}}
+	case len(modes) == 0 || !modes[0].offload:
+		return nil
+	case modes[0].zeroCopy && j.Features.TxChecksum:
+		return []Finding{{Topic: topic, What: "the card computes UDP and TCP checksums"}}
+	case plain:
+		return []Finding{{topic, Warn, "the driver computes no checksums with zero-copy, which is given up for them, as was asked for", fix}}
+	}
+	return []Finding{{Topic: topic, What: "the kernel leaves UDP and TCP checksums to the card, or computes them, as was asked for"}}
 }
 
 func (c *CardFacts) attached() Finding {

@@ -53,6 +53,7 @@ func TestSharedAddress(t *testing.T) {
 	require.Equal(t, "shared", s.Mode)
 	require.Equal(t, control.Choice{Asked: "auto", InUse: "native"}, s.Attach)
 	require.Equal(t, control.Choice{Asked: "auto", InUse: "copy"}, s.Copy)
+	require.Equal(t, control.Choice{Asked: "auto", InUse: "off"}, s.TxChecksum)
 	require.Equal(t, []string{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"}, s.Capabilities)
 	require.True(t, s.NoNewPrivs)
 	require.Equal(t, p.cmd.Process.Pid, s.PID)
@@ -100,7 +101,7 @@ func TestOwnedAddress(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Test(t, netlab.Options{Right: netlab.Side{Offloads: netlab.TxChecksum}})
 	ours := free(lab, 5)
-	p := start(t, lab.Left, "--address", ours+"/24", "--gateway", lab.Right.Addr().String(), "--serve", "udp-echo=:7")
+	p := start(t, lab.Left, "--address", ours+"/24", "--gateway", lab.Right.Addr().String(), "--serve", "udp-echo=:7", "--tx-checksum", "on")
 	for _, size := range []string{"56", "4000", "60000"} {
 		_, err := lab.Right.Run(t.Context(), "ping", "-c", "3", "-i", "0.01", "-s", size, ours)
 		require.NoError(t, err, "ping -s %s", size)
@@ -109,6 +110,12 @@ func TestOwnedAddress(t *testing.T) {
 	s := noun[control.Status](p, "status")
 	require.Equal(t, "owned", s.Mode)
 	require.Empty(t, s.Capabilities, "the kernel has no part in it")
+	require.Equal(t, control.Choice{Asked: "on", InUse: "on"}, s.TxChecksum)
+	for _, c := range noun[control.Stats](p, "stats").Counters {
+		if c.Name == "tx_partial" {
+			require.EqualValues(t, 1, c.Value, "the answer, whose checksum came unfinished")
+		}
+	}
 	require.Empty(t, s.Degraded)
 
 	out, complaint, status := commandIn(t, lab.Left, "run", "-i", lab.Left.Interface(), "--control", p.control+"2",

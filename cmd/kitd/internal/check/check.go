@@ -67,7 +67,10 @@ func settings(c *config.Config) (loader.Config, error) {
 	if err := s.Attach.UnmarshalText([]byte(c.Attach)); err != nil {
 		return s, err
 	}
-	return s, s.Copy.UnmarshalText([]byte(c.Copy))
+	if err := s.Copy.UnmarshalText([]byte(c.Copy)); err != nil {
+		return s, err
+	}
+	return s, s.TxChecksum.UnmarshalText([]byte(c.TxChecksum))
 }
 
 func ok(topic, format string, args ...any) loader.Finding {

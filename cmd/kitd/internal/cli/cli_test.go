@@ -43,7 +43,8 @@ func (k kitd) Status() control.Status {
 		Version: 1, Kitd: "v0.1.0", PID: 4711, Interface: "eth0", HardwareAddr: "02:00:00:00:00:01", MTU: 1500, Mode: "owned",
 		Addresses: []string{"10.0.0.5/24", "10.0.0.6/24"}, Gateway: "10.0.0.1",
 		Attach: control.Choice{Asked: "auto", InUse: "native"}, Copy: control.Choice{Asked: "copy", InUse: "copy"},
-		Wait: "adaptive", Queues: []int{0, 1},
+		TxChecksum: control.Choice{Asked: "auto", InUse: "off"},
+		Wait:       "adaptive", Queues: []int{0, 1},
 		Services: []control.Service{
 			{Name: "udp-echo", Asked: "udp-echo=:7", Addresses: []string{"10.0.0.5:7", "10.0.0.6:7"}},
 			{Name: "udp-discard", Asked: "udp-discard=10.0.0.9:9", Addresses: []string{}},

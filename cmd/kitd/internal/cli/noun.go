@@ -128,6 +128,7 @@ func statusTable(out io.Writer, raw []byte) error {
 	}
 	t.add("attach", choice(s.Attach))
 	t.add("copy", choice(s.Copy))
+	t.add("tx checksum", choice(s.TxChecksum))
 	t.add("wait", s.Wait)
 	t.add("queues", strings.Trim(fmt.Sprint(s.Queues), "[]"))
 	t.add("received", fmt.Sprintf("%d packets/s, %d bytes/s", s.Rates.RxPackets, s.Rates.RxBytes))

@@ -25,11 +25,12 @@ type Config struct {
 	Gateway   netip.Addr
 	Services  []Service
 
-	Attach string // auto, native, generic
-	Copy   string // auto, zerocopy, copy
-	Queues []int  // nil: all
-	Wait   string // adaptive, busy, interrupt
-	Spin   time.Duration
+	Attach     string // auto, native, generic
+	Copy       string // auto, zerocopy, copy
+	TxChecksum string // auto, on, off
+	Queues     []int  // nil: all
+	Wait       string // adaptive, busy, interrupt
+	Spin       time.Duration
 
 	Control string
 	Metrics string // host:port; empty: off

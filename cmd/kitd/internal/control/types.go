@@ -50,9 +50,10 @@ type Status struct {
 	Mode          string    `json:"mode"` // shared, owned
 	Addresses     []string  `json:"addresses"`
 	Gateway       string    `json:"gateway,omitempty"`
-	Attach        Choice    `json:"attach"` // auto, native, generic
-	Copy          Choice    `json:"copy"`   // auto, zerocopy, copy
-	Wait          string    `json:"wait"`   // adaptive, busy, interrupt
+	Attach        Choice    `json:"attach"`      // auto, native, generic
+	Copy          Choice    `json:"copy"`        // auto, zerocopy, copy
+	TxChecksum    Choice    `json:"tx_checksum"` // auto, on, off; in use: on, off, mixed
+	Wait          string    `json:"wait"`        // adaptive, busy, interrupt
 	Queues        []int     `json:"queues"`
 	Services      []Service `json:"services"`
 	Started       time.Time `json:"started"`

@@ -63,6 +63,9 @@ func OpenKit(c *config.Config, log *slog.Logger, e Events) (Card, error) {
 	if err := settings.Copy.UnmarshalText([]byte(c.Copy)); err != nil {
 		return nil, err
 	}
+	if err := settings.TxChecksum.UnmarshalText([]byte(c.TxChecksum)); err != nil {
+		return nil, err
+	}
 	var err error
 	if settings.Wait, err = stack.ParseWaitMode(c.Wait); err != nil {
 		return nil, err

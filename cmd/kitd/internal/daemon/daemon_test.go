@@ -39,7 +39,8 @@ func TestStatusSaysHowItIs(t *testing.T) {
 	require.Equal(t, control.Status{
 		Version: 1, Kitd: "v0-test", Interface: "mem0", HardwareAddr: "02:00:00:00:00:01", MTU: 1500, Mode: "owned",
 		Addresses: []string{"10.0.0.5/24"}, Attach: control.Choice{Asked: "auto", InUse: "native"},
-		Copy: control.Choice{Asked: "auto", InUse: "copy"}, Wait: "interrupt", Queues: []int{3},
+		Copy: control.Choice{Asked: "auto", InUse: "copy"}, TxChecksum: control.Choice{Asked: "auto", InUse: "off"},
+		Wait: "interrupt", Queues: []int{3},
 		Services: []control.Service{{Name: "udp-echo", Asked: "udp-echo=:7", Addresses: []string{"10.0.0.5:7"}}},
 		Rates:    s.Rates, Capabilities: []string{}, NoNewPrivs: true, Degraded: []string{}, Notes: []string{},
 	}, s)

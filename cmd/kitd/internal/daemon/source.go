@@ -27,9 +27,10 @@ func (d *Daemon) Status() control.Status {
 		Version: control.Version, Kitd: d.options.Version, PID: os.Getpid(),
 		Interface: card.Name(), HardwareAddr: card.HardwareAddr().String(), MTU: card.MTU(), Mode: card.Mode().String(),
 		Addresses: []string{}, Gateway: text(config.Gateway),
-		Attach: control.Choice{Asked: config.Attach, InUse: info.Attach.String()},
-		Copy:   control.Choice{Asked: config.Copy, InUse: copyInUse(info.Queues)},
-		Wait:   card.WaitMode().String(), Queues: []int{}, Services: services,
+		Attach:     control.Choice{Asked: config.Attach, InUse: info.Attach.String()},
+		Copy:       control.Choice{Asked: config.Copy, InUse: copyInUse(info.Queues)},
+		TxChecksum: control.Choice{Asked: config.TxChecksum, InUse: checksumInUse(info.Queues)},
+		Wait:       card.WaitMode().String(), Queues: []int{}, Services: services,
 		Started: d.started, UptimeSeconds: time.Since(d.started).Seconds(), Rates: *d.rates.Load(),
 		Capabilities: d.caps.Permitted.Names(), NoNewPrivs: d.caps.NoNewPrivs,
 		Degraded: d.degraded(&info), Notes: d.notes(),
@@ -48,11 +49,20 @@ func (d *Daemon) notes() []string { return append([]string{}, d.card.Unfollowed(
 
 // copyInUse is how frames move: zerocopy, copy, or mixed where queues differ.
 func copyInUse(queues []loader.QueueInfo) string {
-	use := ""
-	for _, q := range queues {
-		word := "copy"
-		if q.Copy == loader.CopyZero {
-			word = "zerocopy"
+	return inUse(queues, "zerocopy", "copy", func(q *loader.QueueInfo) bool { return q.Copy == loader.CopyZero })
+}
+
+// checksumInUse is whether checksums are left to the card: on, off, or mixed.
+func checksumInUse(queues []loader.QueueInfo) string {
+	return inUse(queues, "on", "off", func(q *loader.QueueInfo) bool { return q.TxChecksum })
+}
+
+// inUse is the word for what is true of all queues or of none, or mixed.
+func inUse(queues []loader.QueueInfo, yes, no string, is func(*loader.QueueInfo) bool) (use string) {
+	for i := range queues {
+		word := no
+		if is(&queues[i]) {
+			word = yes
 		}
 		if use != "" && use != word {
 			return "mixed"
