@@ -34,7 +34,7 @@ func TestDefaults(t *testing.T) {
 	c, err := load(t, "", "")
 	require.NoError(t, err)
 	c.texts = nil
-	require.Equal(t, &Config{Attach: "auto", Copy: "auto", Wait: "adaptive", Control: "/run/kitd.sock", Log: "text"}, c)
+	require.Equal(t, &Config{Attach: "auto", Copy: "auto", TxChecksum: "auto", Wait: "adaptive", Control: "/run/kitd.sock", Log: "text"}, c)
 	require.Error(t, c.RequireInterface())
 	require.False(t, c.Owned())
 }
@@ -46,6 +46,7 @@ gateway = "10.0.0.1"
 serve = ["udp-echo=:7", "udp-discard=10.0.0.6:9"]
 attach = "native"
 copy = "zerocopy"
+tx-checksum = "off"
 queues = [0, 2]
 wait = "adaptive"
 spin = "20us"
@@ -68,7 +69,7 @@ func TestFileHoldsEveryOption(t *testing.T) {
 		Interface: "eth7", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24"), netip.MustParsePrefix("10.0.0.6/24")},
 		Gateway:  netip.MustParseAddr("10.0.0.1"),
 		Services: []Service{{Name: "udp-echo", Port: 7}, {Name: "udp-discard", Addr: netip.MustParseAddr("10.0.0.6"), Port: 9}},
-		Attach:   "native", Copy: "zerocopy", Queues: []int{0, 2}, Wait: "adaptive", Spin: 20 * time.Microsecond,
+		Attach:   "native", Copy: "zerocopy", TxChecksum: "off", Queues: []int{0, 2}, Wait: "adaptive", Spin: 20 * time.Microsecond,
 		Control: "/tmp/c.sock", Metrics: "127.0.0.1:9100", MTU: 1500, FrameSize: 4096, Frames: 8192, RingSize: 4096,
 		Log: "json", LogLevel: slog.LevelDebug,
 	}, c)
