@@ -101,7 +101,7 @@ func TestOwnedAddress(t *testing.T) {
 	t.Parallel()
 	lab := netlab.Test(t, netlab.Options{Right: netlab.Side{Offloads: netlab.TxChecksum}})
 	ours := free(lab, 5)
-	p := start(t, lab.Left, "--address", ours+"/24", "--gateway", lab.Right.Addr().String(), "--serve", "udp-echo=:7", "--tx-checksum", "on")
+	p := start(t, lab.Left, "--address", ours+"/24", "--gateway", lab.Right.Addr().String(), "--serve", "udp-echo=:7")
 	for _, size := range []string{"56", "4000", "60000"} {
 		_, err := lab.Right.Run(t.Context(), "ping", "-c", "3", "-i", "0.01", "-s", size, ours)
 		require.NoError(t, err, "ping -s %s", size)
@@ -110,12 +110,6 @@ func TestOwnedAddress(t *testing.T) {
 	s := noun[control.Status](p, "status")
 	require.Equal(t, "owned", s.Mode)
 	require.Empty(t, s.Capabilities, "the kernel has no part in it")
-	require.Equal(t, control.Choice{Asked: "on", InUse: "on"}, s.TxChecksum)
-	for _, c := range noun[control.Stats](p, "stats").Counters {
-		if c.Name == "tx_partial" {
-			require.EqualValues(t, 1, c.Value, "the answer, whose checksum came unfinished")
-		}
-	}
 	require.Empty(t, s.Degraded)
 
 	out, complaint, status := commandIn(t, lab.Left, "run", "-i", lab.Left.Interface(), "--control", p.control+"2",
@@ -124,6 +118,36 @@ func TestOwnedAddress(t *testing.T) {
 	require.Empty(t, out)
 	require.Contains(t, complaint, lab.Left.Addr().String(), "an address that the kernel has can't be owned")
 	p.stop()
+}
+
+// What --tx-checksum asked for is in use, is counted, and can't be had everywhere.
+func TestTxChecksum(t *testing.T) {
+	t.Parallel()
+	lab := netlab.Test(t, netlab.Options{Right: netlab.Side{Offloads: netlab.TxChecksum}})
+	ours := lab.Left.Addr().String()
+	p := start(t, lab.Left, "--serve", "udp-echo=:7", "--tx-checksum", "on")
+	echo := client(t, lab.Right, ours+":7")
+	for range 3 {
+		require.Equal(t, "hello", answer(t, echo, "hello"))
+	}
+	s := noun[control.Status](p, "status")
+	require.Equal(t, control.Choice{Asked: "on", InUse: "on"}, s.TxChecksum)
+	require.Empty(t, s.Degraded)
+	left := uint64(0)
+	for _, c := range noun[control.Stats](p, "stats").Counters {
+		if c.Name == "tx_partial" {
+			left += c.Value
+		}
+	}
+	require.EqualValues(t, 3, left, "the answers, whose checksums came unfinished")
+	p.stop()
+
+	_, complaint, status := commandIn(t, lab.Left, "run", "-i", lab.Left.Interface(), "--tx-checksum", "on", "--copy", "zerocopy", "--control", p.control)
+	require.Equal(t, 1, status)
+	require.Contains(t, complaint, "computes no checksums with zero-copy, which was asked for; use copy mode, or the TX checksum auto")
+	out, _, status := commandIn(t, lab.Left, "check", "-i", lab.Left.Interface(), "--tx-checksum", "on", "--control", p.control)
+	require.NotEqual(t, 1, status, "%s", out)
+	require.Contains(t, out, "TX checksum")
 }
 
 func TestKilled(t *testing.T) {
