@@ -84,7 +84,7 @@ func (l *Link) describe(addr uint64, sum partialSum) (options uint32) {
 
 // metadataFits tells whether the longest frame to send and its metadata lie in one chunk.
 func (g geometry) metadataFits() bool {
-	return g.runLength == 1 && g.mtu+frameExtra+txLead <= int(g.chunkSize)
+	return g.mtu+frameExtra+txLead <= int(g.chunkSize)
 }
 
 // offload adds to the ways to bind a socket those that leave checksums to the card, or where that is demanded leaves no

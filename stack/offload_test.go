@@ -124,10 +124,12 @@ func TestNoOffload(t *testing.T) {
 			s.wants(long, at)
 			require.NoError(t, s.Close())
 		}
-		h.handle("127.0.0.1:8", func(p *Packet) { p.Reply(copy(p.Room(), long)) })
-		s := h.bind("127.0.0.1:9")
-		s.writes("hi", "127.0.0.1:8")
-		s.wants(long, "127.0.0.1:8")
+		for _, at := range []string{"127.0.0.1", "10.0.0.1"} {
+			h.handle(at+":8", func(p *Packet) { p.Reply(copy(p.Room(), long)) })
+			s := h.bind(at + ":9")
+			s.writes("hi", at+":8")
+			s.wants(long, at+":8")
+		}
 		require.Empty(t, *asked)
 	})
 	t.Run("waiting for a neighbour", func(t *testing.T) {
