@@ -41,6 +41,7 @@ type Engine struct {
 
 	// What is being sent.
 	out       []byte
+	outSum    int // where in out the UDP or TCP header begins whose checksum is left to the card; 0: nowhere
 	outLocal  bool
 	outInside *Engine // the packet goes to another interface's
 	outLen    int

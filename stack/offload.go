@@ -10,10 +10,14 @@ import "kitnet.dev/kit/stack/wire"
 // more time than it takes to ask the card.
 const offloadLeast = 256
 
-// leavesSum reports whether the sum over so much payload is left to the card, for the packet that begin has just made room for. A
-// tap is to see the checksums that are sent.
-func (e *Engine) leavesSum(payload int) bool {
-	return payload >= offloadLeast && e.out != nil && e.tapping.tap == nil
+// leaveSum reports whether the sum over so much payload is left to the card, for the packet of n bytes that begin has just made
+// room for, and has commit see to it then. A tap is to see the checksums that are sent.
+func (e *Engine) leaveSum(payload, n int) bool {
+	if payload < offloadLeast || e.out == nil || e.tapping.tap != nil {
+		return false
+	}
+	e.outSum = len(e.out) - n + wire.IPv4Len
+	return true
 }
 
 // leavesLentSum reports whether that of an answer in the lent frame can be.
@@ -21,23 +25,16 @@ func (e *Engine) leavesLentSum() bool {
 	return e.offload != nil && e.rx.link != Link(e.loop) && e.tapping.tap == nil
 }
 
-// commitPartial is commit for a packet that leavesSum is true of: the last n bytes of the frame are the datagram or segment,
-// whose checksum field, at this offset, has the pseudo-header's sum.
-func (e *Engine) commitPartial(n, offset int) {
-	f := e.out
-	e.out = nil
-	e.stats.Sent++
-	e.stats.TxFrames++
-	e.stats.TxBytes += uint64(len(f))
-	e.unflushed = true
-	e.offload.SendPartial(f, len(f)-n, offset)
-}
-
-// sendLent gives the lent frame back to be sent: whole where sum is 0, else with the checksum of the UDP datagram that begins
-// there left to the card.
-func (e *Engine) sendLent(f []byte, sum int) bool {
-	if sum == 0 {
-		return e.rx.link.Send(f)
+// sendPartial gives a frame to the link whose sum was left by leaveSum, with the pseudo-header's sum in its field.
+func (e *Engine) sendPartial(f []byte) {
+	ip := wire.IPv4(f[e.outSum-wire.IPv4Len:])
+	start, offset := e.outSum, wire.UDPChecksumAt
+	e.outSum = 0
+	if ip.Protocol() == wire.ProtocolTCP {
+		offset = wire.TCPChecksumAt
+		wire.TCP(f[start:]).PutPartialChecksum(ip.Src(), ip.Dst(), len(f)-start)
+	} else {
+		wire.UDP(f[start:]).PutPartialChecksum(ip.Src(), ip.Dst())
 	}
-	return e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
+	e.offload.SendPartial(f, start, offset)
 }

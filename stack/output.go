@@ -126,6 +126,10 @@ func (e *Engine) sendFrame(f []byte) {
 	if e.tapping.tap != nil {
 		e.tapSent(f)
 	}
+	if e.outSum != 0 {
+		e.sendPartial(f)
+		return
+	}
 	e.link.Send(f)
 }
 
@@ -151,7 +155,13 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr, sum int) DropReason {
 		return DropIPSource
 	}
 	wire.PutEthernetAddrs(f, to, e.hw)
-	if !e.sendLent(f, sum) && !e.sendAgain(f, sum) {
+	ok := false
+	if sum == 0 {
+		ok = e.rx.link.Send(f)
+	} else {
+		ok = e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
+	}
+	if !ok && !e.sendAgain(f, sum) {
 		return DropTransmitFull
 	}
 	if e.rx.link != Link(e.loop) {
@@ -171,7 +181,11 @@ func (e *Engine) sendAgain(f []byte, sum int) bool {
 		return false
 	}
 	e.flush()
-	e.full = !e.sendLent(f, sum)
+	if sum == 0 {
+		e.full = !e.rx.link.Send(f)
+	} else {
+		e.full = !e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
+	}
 	return !e.full
 }
 

@@ -56,20 +56,14 @@ func (w *segmentWriter) frame(s *tcp.Segment) bool {
 	if options > 0 {
 		wire.PutTCPOptions(b[wire.IPv4Len+wire.TCPLen:], &s.Options, syn)
 	}
-	partial, sum := e.offload != nil && e.leavesSum(n-header), uint16(0)
-	switch {
-	case partial:
+	sum := uint16(0)
+	if e.offload != nil && e.leaveSum(n-header, n) {
 		copy(b[header+copy(b[header:], s.Payload):], s.Wrapped)
-	case n > header:
+	} else if n > header {
 		sum = wire.CopySum2(b[header:], s.Payload, s.Wrapped, 0)
 	}
 	wire.PutTCP(b[wire.IPv4Len:], w.tcpFields(s, options, n-header), sum)
 	w.putIPv4(b, s, n)
-	if partial {
-		wire.TCP(b[wire.IPv4Len:]).PutPartialChecksum(w.id.Local, w.id.Remote, n-wire.IPv4Len)
-		e.commitPartial(n-wire.IPv4Len, wire.TCPChecksumAt)
-		return true
-	}
 	e.commit()
 	return true
 }

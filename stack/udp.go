@@ -105,8 +105,8 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 	if res != outReady {
 		return e.emitFailed(h, d, res)
 	}
-	partial, sum := e.offload != nil && e.leavesSum(len(payload)), uint16(0)
-	if partial {
+	sum := uint16(0)
+	if e.offload != nil && e.leaveSum(len(payload), n) {
 		copy(b[wire.IPv4Len+wire.UDPLen:], payload)
 	} else {
 		sum = wire.CopySum(b[wire.IPv4Len+wire.UDPLen:], payload, 0)
@@ -121,11 +121,6 @@ func (e *Engine) emitUDP(h *half, m *outgoing, payload []byte, c *cut) outcome {
 		f.ID = e.nextID(src, m.dst, wire.ProtocolUDP)
 	}
 	wire.PutIPv4(b, &f)
-	if partial {
-		wire.UDP(b[wire.IPv4Len:]).PutPartialChecksum(src, m.dst)
-		e.commitPartial(n-wire.IPv4Len, wire.UDPChecksumAt)
-		return outReady
-	}
 	e.commit()
 	return outReady
 }
