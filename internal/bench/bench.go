@@ -72,6 +72,9 @@ var (
 		"roundtrip-spin": {kitHandler, goNet},
 		overload:         {kitHandler, recvmmsg},
 		receiveSockets:   {kitHandler},
+		transmitSockets:  {kitBatch, sendmmsg},
+		echoSockets:      {kitHandler},
+		roundtripSockets: {kitHandler, recvmmsg},
 		scaling:          {kitHandler, rawXDP},
 		engines:          {kitHandler, kitTCP},
 	}
@@ -173,6 +176,9 @@ func Run(ctx context.Context, opts Options, out io.Writer) (report Report, err e
 	defer func() { err = errors.Join(err, r.lab.Close()) }()
 	r.address = netip.AddrPortFrom(r.lab.Right.Addr(), servicePort)
 	r.owned = netip.AddrPortFrom(rightAddresses()[socketAddrs-1].Addr().Next(), servicePort)
+	if err := r.learnOwned(); err != nil {
+		return report, err
+	}
 	if err := r.setTCP(); err != nil {
 		return report, err
 	}
@@ -370,7 +376,7 @@ func (r *runner) startTask(ctx context.Context, s Subject, t task) (*process, er
 }
 
 func (r *runner) addressOf(s Subject, role Role) netip.AddrPort {
-	if s.owned || role == Sockets && !s.kernel {
+	if s.owned || slices.Contains(manySockets, role) && !s.kernel {
 		return r.owned
 	}
 	return r.address
@@ -424,8 +430,8 @@ func (r *runner) notes() []string {
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Sockets }) {
-		notes = append(notes, socketsNotes()...)
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(manySockets, w.role) }) {
+		notes = append(notes, socketNotes()...)
 	}
 	switch {
 	case slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Scaling }):

@@ -99,12 +99,30 @@ func TestEverySubjectTransmits(t *testing.T) {
 	}
 }
 
-func TestManySocketsReceive(t *testing.T) {
-	report := run(t, quickOptions(receiveSockets))
-	requireAll(t, report, []Role{Sockets}, recvmmsg)
-	for _, r := range report.Workload(receiveSockets).Results {
-		require.Positive(t, r.Median[socketCostKey(comparedSockets)], r.Subject)
-		require.NotContains(t, r.Median, socketRateKey(100), "a smoke run leaves it out")
+func TestManySockets(t *testing.T) {
+	roles := []Role{Sockets, SocketsTransmit, SocketsEcho, SocketsEcho}
+	workloads := socketWorkloads()
+	var names []string
+	for _, o := range workloads {
+		names = append(names, o.name)
+	}
+	report := run(t, quickOptions(names...))
+	requireAll(t, report, roles)
+	for i, w := range report.Workloads {
+		o := workloads[i]
+		require.Equal(t, o.key(comparedSockets), w.Columns[0].Key, w.Name)
+		for _, r := range w.Results {
+			one, many := r.Median[o.key(1)], r.Median[o.key(comparedSockets)]
+			if !o.lower {
+				one, many = many, one
+			}
+			require.InEpsilon(t, many/one, r.Median[socketCostKey(comparedSockets)], 1e-6, "%s of %s", w.Name, r.Subject)
+			require.NotContains(t, r.Median, o.key(100), "a smoke run leaves it out")
+			require.Zero(t, r.Median["lost"], "%s of %s", w.Name, r.Subject)
+		}
+	}
+	for i, reference := range []string{recvmmsg, sendmmsg, rawXDP, recvmmsg} {
+		require.Equal(t, 1.0, report.Workloads[i].Result(reference).Ratios[reference])
 	}
 }
 

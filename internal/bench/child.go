@@ -17,13 +17,15 @@ type (
 
 // The roles with datagrams.
 const (
-	Receive   = child.Receive
-	Echo      = child.Echo
-	Transmit  = child.Transmit
-	Sockets   = child.Sockets
-	Scaling   = child.Scaling
-	Engines   = child.Engines
-	Footprint = child.Footprint
+	Receive         = child.Receive
+	Echo            = child.Echo
+	Transmit        = child.Transmit
+	Sockets         = child.Sockets
+	SocketsEcho     = child.SocketsEcho
+	SocketsTransmit = child.SocketsTransmit
+	Scaling         = child.Scaling
+	Engines         = child.Engines
+	Footprint       = child.Footprint
 )
 
 // ChildArgument is what a program that has a command line of its own should put before the task, so that it knows a child

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -48,7 +49,7 @@ func clientMain(t task) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
 	switch t.Role {
-	case Echo, child.StreamEcho:
+	case Echo, SocketsEcho, child.StreamEcho:
 		return askMain(t)
 	case child.StreamConnect:
 		return connectMain(t)
@@ -68,6 +69,9 @@ func askMain(t task) error {
 		length = max(length, 8) // for a number
 	}
 	c.out, c.in = make([]byte, length), make([]byte, length)
+	for n := range t.Sockets {
+		c.to = append(c.to, sockaddrOf(nthAddress(t, n)))
+	}
 	var err error
 	if c.stream {
 		c.fd, err = streamSocket(t)
@@ -79,7 +83,7 @@ func askMain(t task) error {
 	}
 	defer unix.Close(c.fd)
 	times := make([]int64, 0, askMost)
-	for range askWarm {
+	for range max(askWarm, len(c.to)) {
 		if _, _, err := c.ask(); err != nil {
 			return err
 		}
@@ -117,8 +121,10 @@ func datagramSocket(t task) (int, error) {
 	err = errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience),
 		unix.SetNonblock(fd, t.Spin),
-		unix.Connect(fd, sockaddr(t)),
 	)
+	if t.Sockets == 0 {
+		err = errors.Join(err, unix.Connect(fd, sockaddr(t)))
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("bench: connect the client to %s: %w", t.Address, err)
@@ -130,12 +136,21 @@ func sockaddr(t task) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Port: int(t.Address.Port()), Addr: t.Address.Addr().As4()}
 }
 
+// sockaddrOf is an address as sendto(2) takes it.
+func sockaddrOf(at netip.AddrPort) (raw unix.RawSockaddrInet4) {
+	raw.Family, raw.Addr = unix.AF_INET, at.Addr().As4()
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], at.Port())
+	return raw
+}
+
 // asker sends numbered questions and waits for each to come back.
 type asker struct {
 	fd           int
 	spin, stream bool
 	number       uint64
 	out, in      []byte
+	to           []unix.RawSockaddrInet4 // in turn, where the socket is not connected
+	next         int                     // of to
 }
 
 // ask makes one round trip; ok is false where no answer came in time.
@@ -146,13 +161,20 @@ func (c *asker) ask() (took time.Duration, ok bool, err error) {
 		return took, err == nil, err
 	}
 	binary.BigEndian.PutUint64(c.out, c.number)
+	var to, from *unix.RawSockaddrInet4
+	if len(c.to) > 0 {
+		to, from = &c.to[c.next], &unix.RawSockaddrInet4{}
+		c.next = (c.next + socketStride) % len(c.to)
+	}
 	start := time.Now()
-	if _, e := rawIO(unix.SYS_WRITE, c.fd, c.out); e != 0 {
+	if _, e := rawTo(c.fd, c.out, to); e != 0 {
 		return 0, false, fmt.Errorf("bench: the client's send: %w", e)
 	}
 	for {
-		n, e := rawIO(unix.SYS_READ, c.fd, c.in)
+		n, e := rawFrom(c.fd, c.in, from)
 		switch {
+		case e == 0 && to != nil && *from != *to:
+			return 0, false, fmt.Errorf("bench: an answer came from another socket than the one that was asked")
 		case e == 0 && n >= 8 && binary.BigEndian.Uint64(c.in) == c.number:
 			return time.Since(start), true, nil
 		case e != 0 && e != unix.EAGAIN && e != unix.EINTR:
@@ -166,5 +188,25 @@ func (c *asker) ask() (took time.Duration, ok bool, err error) {
 // rawIO reads or writes without telling Go's scheduler: the client has nothing else to run.
 func rawIO(trap uintptr, fd int, b []byte) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), e
+}
+
+// rawTo is sendto(2), to nil for a connected socket, and rawFrom recvfrom(2), without telling Go's scheduler either.
+func rawTo(fd int, b []byte, to *unix.RawSockaddrInet4) (int, unix.Errno) {
+	if to == nil {
+		return rawIO(unix.SYS_WRITE, fd, b)
+	}
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
+		uintptr(unsafe.Pointer(to)), unix.SizeofSockaddrInet4)
+	return int(n), e
+}
+
+func rawFrom(fd int, b []byte, from *unix.RawSockaddrInet4) (int, unix.Errno) {
+	if from == nil {
+		return rawIO(unix.SYS_READ, fd, b)
+	}
+	length := uint32(unix.SizeofSockaddrInet4)
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
+		uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&length)))
 	return int(n), e
 }

@@ -63,11 +63,8 @@ func recvmmsgArgs(t task) []string {
 	if t.Subject == recvmmsgSpin {
 		wait = "spin"
 	}
-	at := t.Address
-	if t.Role == Sockets && t.Sockets > 1 {
-		at = socketAt(at.Addr(), 0)
-	}
-	return slices.Concat([]string{string(t.Role), wait}, hostPort(at), []string{strconv.Itoa(t.CPU), strconv.Itoa(t.Sockets)})
+	numbers := []string{strconv.Itoa(t.CPU), strconv.Itoa(t.Sockets)}
+	return slices.Concat([]string{string(t.Role), wait}, hostPort(nthAddress(t, 0)), numbers)
 }
 
 // streamArgs are the arguments of the C subject for TCP.

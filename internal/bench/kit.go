@@ -7,6 +7,7 @@ import (
 	"kitnet.dev/kit"
 	"kitnet.dev/kit/internal/bench/child"
 	"kitnet.dev/kit/loader"
+	"kitnet.dev/kit/stack"
 )
 
 // kit with datagrams in its three ways to receive them, and with TCP as a net.Listener, all as a user gets them by default.
@@ -53,7 +54,7 @@ func bindKit(k *kit.Kit, at netip.AddrPort) (kit.Token, error) {
 // serveKitHandler takes and answers datagrams on the engine.
 func serveKitHandler(t task, c *counters, ready func()) error {
 	switch t.Role {
-	case Sockets:
+	case Sockets, SocketsEcho:
 		return serveKitSockets(t, c, ready)
 	case Scaling:
 		return serveKitScaling(t, c, ready)
@@ -62,30 +63,37 @@ func serveKitHandler(t task, c *counters, ready func()) error {
 	if err != nil {
 		return err
 	}
-	// One engine, one queue: plain additions that are published.
-	var received, sent uint64
-	count := func(*kit.Packet) {
-		received++
-		c.Received.Store(received)
-	}
-	if t.Role == Echo {
-		count = func(p *kit.Packet) {
-			received++
-			c.Received.Store(received)
-			p.Echo()
-			sent++
-			c.Sent.Store(sent)
-		}
-	}
-	if err := k.Handle(s, count); err != nil {
+	if err := k.Handle(s, countOrEcho(t.Role == Echo, c)); err != nil {
 		return err
 	}
 	ready()
 	select {}
 }
 
+// countOrEcho is a handler that counts and, where it shall, answers.
+func countOrEcho(echo bool, c *counters) stack.Handler {
+	// One engine, one queue: plain additions that are published.
+	var received, sent uint64
+	if !echo {
+		return func(*kit.Packet) {
+			received++
+			c.Received.Store(received)
+		}
+	}
+	return func(p *kit.Packet) {
+		received++
+		c.Received.Store(received)
+		p.Echo()
+		sent++
+		c.Sent.Store(sent)
+	}
+}
+
 // serveKitBatch takes, answers or sends batches.
 func serveKitBatch(t task, c *counters, ready func()) error {
+	if t.Role == SocketsTransmit {
+		return transmitKitSockets(t, c, ready)
+	}
 	k, s, err := openKit(t)
 	if err != nil {
 		return err

@@ -23,12 +23,16 @@ type sink struct {
 
 // newSink counts the UDP datagrams that arrive at the namespace's first end from the given address; all else passes.
 func newSink(at *netlab.Namespace, from netip.AddrPort) (*sink, error) {
+	return newSinkOf(at, datagramMatch{at: from, addrAt: sourceAddrAt, portAt: srcPortAt})
+}
+
+// newSinkOf counts those that match.
+func newSinkOf(at *netlab.Namespace, match datagramMatch) (*sink, error) {
 	count, err := newCount("kit_bench_sink")
 	if err != nil {
 		return nil, err
 	}
-	code := countProgram(count, datagramMatch{at: from, addrAt: sourceAddrAt, portAt: srcPortAt}, dropIt())
-	x, err := attachXDP(at, "kit_bench_sink", code)
+	x, err := attachXDP(at, "kit_bench_sink", countProgram(count, match, dropIt()))
 	if err != nil {
 		return nil, errors.Join(err, count.Close())
 	}
@@ -65,15 +69,27 @@ func attachPass(at *netlab.Namespace) (*attachedXDP, error) {
 	return attachXDP(at, "kit_bench_pass", asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()})
 }
 
-// datagramMatch says which datagrams a program is about: by an address and a port, and where in the frame these are.
+// datagramMatch says which datagrams a program is about: by an address and a port, and where in the frame these are. Where there
+// are several sockets, it is about all that socketAt tells of that address, and of others at the same ports.
 type datagramMatch struct {
 	at             netip.AddrPort
 	addrAt, portAt int16
+	sockets        int
+}
+
+// spans are the first address and port, and how many there are of each.
+func (m *datagramMatch) spans() (addr, addrs, port, ports uint32) {
+	if m.sockets <= 1 {
+		return addr32(m.at.Addr()), 1, uint32(m.at.Port()), 1
+	}
+	addrs = uint32(m.sockets+socketsPerAddr-1) / socketsPerAddr
+	return addr32(m.at.Addr()), addrs, socketBasePort, uint32(min(m.sockets, socketsPerAddr))
 }
 
 // countProgram counts the datagrams that match and does with them what comes then, and all else passes: r2 the frame, r0 the
 // verdict. One core at a time runs the program for a queue, so a plain addition on the queue's own line counts right.
 func countProgram(count *ebpf.Map, match datagramMatch, then asm.Instructions) asm.Instructions {
+	addr, addrs, port, ports := match.spans()
 	code := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
@@ -86,11 +102,13 @@ func countProgram(count *ebpf.Map, match datagramMatch, then asm.Instructions) a
 		asm.JNE.Imm(asm.R4, unix.IPPROTO_UDP, "exit"),
 		asm.LoadMem(asm.R4, asm.R2, match.portAt, asm.Half),
 		asm.HostTo(asm.BE, asm.R4, asm.Half),
-		asm.JNE.Imm(asm.R4, int32(match.at.Port()), "exit"),
+		asm.Sub.Imm(asm.R4, int32(port)),
+		asm.JGE.Imm(asm.R4, int32(ports), "exit"), // unsigned: nor is one below the first
 		asm.LoadMem(asm.R4, asm.R2, match.addrAt, asm.Word),
 		asm.HostTo(asm.BE, asm.R4, asm.Word),
-		asm.LoadImm(asm.R5, int64(addr32(match.at.Addr())), asm.DWord),
-		asm.JNE.Reg(asm.R4, asm.R5, "exit"),
+		asm.LoadImm(asm.R5, int64(addr), asm.DWord),
+		asm.Sub.Reg(asm.R4, asm.R5),
+		asm.JGE.Imm(asm.R4, int32(addrs), "exit"),
 		asm.LoadMapValue(asm.R1, count.FD(), 0),
 		asm.And.Imm(asm.R6, countLines-1),
 		asm.Mul.Imm(asm.R6, countLine),

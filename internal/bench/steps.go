@@ -12,9 +12,13 @@ type Stepped struct {
 
 // Steps returns what is measured at several steps.
 func Steps() []Stepped {
-	sockets := Stepped{Workload: receiveSockets, What: "Packets received by so many sockets"}
-	for _, n := range socketCounts {
-		sockets.At, sockets.Keys = append(sockets.At, fmt.Sprint(n)), append(sockets.Keys, socketRateKey(n))
+	var all []Stepped
+	for _, o := range socketWorkloads() {
+		s := Stepped{Workload: o.name, What: o.drawn}
+		for _, n := range socketCounts {
+			s.At, s.Keys = append(s.At, fmt.Sprint(n)), append(s.Keys, o.key(n))
+		}
+		all = append(all, s)
 	}
 	over := Stepped{Workload: overload, What: "Share of a subject's best that it answers at multiples of its saturation"}
 	for _, factor := range overloadFactors {
@@ -28,5 +32,5 @@ func Steps() []Stepped {
 	for _, n := range requestCounts {
 		requests.At, requests.Keys = append(requests.At, fmt.Sprint(n)), append(requests.Keys, requestRateKey(n))
 	}
-	return []Stepped{sockets, over, model, requests}
+	return append(all, over, model, requests)
 }

@@ -93,33 +93,33 @@ var references = []reference{
 
 // What subjects can do.
 var (
-	datagrams = []Role{Receive, Echo, Transmit}
-	answers   = []Role{Receive, Echo}
-	many      = []Role{Receive, Echo, Sockets}
-	streams   = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect, child.StreamRequest}
+	datagrams   = []Role{Receive, Echo, Transmit}
+	answers     = []Role{Receive, Echo}
+	manySockets = []Role{Sockets, SocketsEcho, SocketsTransmit}
+	streams     = []Role{child.StreamReceive, child.StreamSend, child.StreamEcho, child.StreamConnect, child.StreamRequest}
 )
 
 // Subjects returns all subjects in the order of the tables.
 func Subjects() []Subject {
 	return []Subject{
 		{Name: kitHandler, About: "a handler on kit's engine, which answers in place", serve: serveKitHandler,
-			roles: []Role{Receive, Echo, Sockets, Scaling, Engines}},
-		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time", serve: serveKitBatch,
-			roles: append([]Role{Engines}, datagrams...)},
+			roles: []Role{Receive, Echo, Sockets, SocketsEcho, Scaling, Engines}},
+		{Name: kitBatch, About: "kit's ReadBatch and WriteBatch, 64 at a time or, from many sockets, 4", serve: serveKitBatch,
+			roles: append([]Role{Engines, SocketsTransmit}, datagrams...)},
 		{Name: kitCalls, About: "kit's RecvFrom and SendTo, one at a time", serve: serveKitCalls, roles: datagrams},
 		{Name: rawXDP, About: "AF_XDP in Go by the same program and link, without a stack", serve: serveRawXDP,
-			roles: append([]Role{Scaling}, datagrams...)},
+			roles: append([]Role{Scaling, SocketsEcho}, datagrams...)},
 		{Name: rawUnread, About: "the same that only counts descriptors", serve: serveRawXDP, roles: []Role{Receive}},
 		{Name: rawCounter, About: "raw AF_XDP whose cores add each datagram to one counter", serve: serveRawXDP, roles: []Role{Scaling}},
 		{Name: xdpDropOnly, About: "an XDP program that counts and drops", serve: serveXDP, xdp: true,
 			roles: []Role{Receive, Scaling}},
 		{Name: xdpTXOnly, About: "an XDP program that sends back", serve: serveXDP, xdp: true, roles: []Role{Echo}},
 		{Name: recvmmsg, About: "the kernel's recvmmsg and sendmmsg, 64 at a time; many sockets with epoll", serve: serveRecvmmsg,
-			program: recvmmsgProgram, kernel: true, roles: many},
+			program: recvmmsgProgram, kernel: true, roles: []Role{Receive, Echo, Sockets, SocketsEcho}},
 		{Name: recvmmsgSpin, About: "the same without ever sleeping", serve: serveRecvmmsg,
 			program: recvmmsgProgram, kernel: true, roles: answers},
-		{Name: sendmmsg, About: "the kernel's sendmmsg, 64 at a time",
-			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
+		{Name: sendmmsg, About: "the kernel's sendmmsg, 64 at a time or, from many sockets, 4",
+			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit, SocketsTransmit}},
 		{Name: sendmmsgGSO, About: "the same of messages that the kernel cuts into datagrams (UDP_SEGMENT), up to 64 each",
 			program: sendmmsgProgram, kernel: true, roles: []Role{Transmit}},
 		{Name: "Go batch", About: "golang.org/x/net ReadBatch and WriteBatch, 64 at a time", serve: serveGoBatch,

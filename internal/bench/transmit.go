@@ -28,12 +28,17 @@ const transmitNote = "transmit: batches go out on connected sockets, 64 datagram
 	"fit 64 kB: the kernel walks its stack once for all of them, and cuts above the card, since the card's own UDP segmentation is off."
 
 func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-	sink, err := newSink(r.lab.Left, r.addressOf(s, Transmit))
+	return r.transmitted(ctx, s, task{Role: Transmit})
+}
+
+// transmitted measures a task that transmits, from one socket or many.
+func (r *runner) transmitted(ctx context.Context, s Subject, t task) (sample Sample, err error) {
+	sink, err := newSinkOf(r.lab.Left, datagramMatch{at: r.addressOf(s, t.Role), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: t.Sockets})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	p, err := r.start(ctx, s, Transmit)
+	p, err := r.startTask(ctx, s, t)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +99,17 @@ func costs(sample Sample, did reading, softirq time.Duration, packets float64) {
 	sample["softirq_ns"] = float64(softirq) / packets
 }
 
+// turnOf is how many datagrams the task sends with one call.
+func turnOf(t task) int {
+	if t.Role == SocketsTransmit {
+		return socketTurn
+	}
+	return kernelBatch
+}
+
 // transmitMessages are a batch to the connected peer.
 func transmitMessages(t task) []kit.Message {
-	messages := make([]kit.Message, kernelBatch)
+	messages := make([]kit.Message, turnOf(t))
 	for i := range messages {
 		messages[i].Buf = make([]byte, t.Payload)
 	}
@@ -170,8 +183,8 @@ func sendmmsgArgs(t task) []string {
 	if t.Subject == sendmmsgGSO {
 		cut = "gso"
 	}
-	numbers := []string{strconv.Itoa(t.Payload), strconv.Itoa(t.CPU)}
-	return slices.Concat([]string{cut}, hostPort(t.Address), hostPort(t.Peer), numbers)
+	numbers := []string{strconv.Itoa(t.Payload), strconv.Itoa(t.CPU), strconv.Itoa(max(t.Sockets, 1)), strconv.Itoa(turnOf(t))}
+	return slices.Concat([]string{cut}, hostPort(nthAddress(t, 0)), hostPort(t.Peer), numbers)
 }
 
 func hostPort(at netip.AddrPort) []string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,10 @@ func WorkloadNames() (names []string) {
 }
 
 func allWorkloads() []workload {
+	var sockets []workload
+	for _, o := range socketWorkloads() {
+		sockets = append(sockets, o.complete())
+	}
 	trips := []Column{
 		{Key: "p50_ns", Title: "p50", Unit: Nanoseconds, LowerIsBetter: true},
 		{Key: "p99_ns", Title: "p99", Unit: Nanoseconds, LowerIsBetter: true},
@@ -67,7 +72,6 @@ func allWorkloads() []workload {
 			}, costColumns()...),
 			measure: measureTransmit,
 		},
-		socketsWorkload(),
 		scalingWorkload(),
 		{
 			name: echo, title: "answers to a generator that asks as fast as it can",
@@ -101,7 +105,7 @@ func allWorkloads() []workload {
 			},
 			measure: measureOverload,
 		},
-	}, append(streamWorkloads(), enginesWorkload(), footprintWorkload())...)
+	}, slices.Concat(sockets, streamWorkloads(), []workload{enginesWorkload(), footprintWorkload()})...)
 }
 
 const (
@@ -269,7 +273,7 @@ func softirqTime() time.Duration {
 
 func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
 	if r.opts.Payload > kxdpgunLongest {
-		return measureEchoLive(ctx, r, s)
+		return r.echoed(ctx, s, task{Role: Echo})
 	}
 	p, err := r.start(ctx, s, Echo)
 	if err != nil {
@@ -293,10 +297,11 @@ func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err 
 	}, nil
 }
 
-// measureEchoLive is measureEcho for datagrams that are longer than kxdpgun's: live frames ask, and a sink counts the answers.
-func measureEchoLive(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-	err = r.underLive(ctx, s, Echo, func(_ *process, g *live) (err error) {
-		sink, err := newSink(r.lab.Left, r.address)
+// echoed measures a task that answers, from one socket or many: live frames ask, and a sink counts the answers.
+func (r *runner) echoed(ctx context.Context, s Subject, t task) (sample Sample, err error) {
+	err = r.underLiveTo(ctx, s, t, func(_ *process, g *live) (err error) {
+		match := datagramMatch{at: r.addressOf(s, t.Role), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: t.Sockets}
+		sink, err := newSinkOf(r.lab.Left, match)
 		if err != nil {
 			return err
 		}
@@ -331,7 +336,7 @@ func (r *runner) ask(ctx context.Context, s Subject, t task) (result asked, err 
 		}
 		defer func() { err = errors.Join(err, pass.Close()) }()
 	}
-	p, err := r.start(ctx, s, t.Role)
+	p, err := r.startTask(ctx, s, task{Role: t.Role, Sockets: t.Sockets, Workers: t.Workers})
 	if err != nil {
 		return result, err
 	}

@@ -29,10 +29,7 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 	if len(links) != 1 && t.Role != Scaling {
 		return fmt.Errorf("%s has %d queues, want 1", t.Interface, len(links))
 	}
-	if err := tables.SetAddress(t.Address.Addr(), bpf.Shared); err != nil {
-		return err
-	}
-	if err := tables.BindPort(bpf.UDP, t.Address.Addr(), t.Address.Port()); err != nil {
+	if err := steerRaw(tables, t); err != nil {
 		return err
 	}
 	if err := tables.SetEnabled(true); err != nil {
@@ -55,7 +52,8 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 			}
 		}
 	}
-	if t.Role == Echo {
+	echo := t.Role == Echo || t.Role == SocketsEcho
+	if echo {
 		input = func(frame []byte) {
 			if len(frame) < headersLen {
 				return
@@ -73,7 +71,7 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 	for last := time.Now(); ; {
 		n := link.Poll(rawBudget, input)
 		if n > 0 || pending {
-			pending = t.Role == Echo && link.Flush()
+			pending = echo && link.Flush()
 			c.Received.Store(received)
 			c.Sent.Store(sent)
 			last = time.Now()
@@ -87,6 +85,22 @@ func serveRawXDP(t task, c *counters, ready func()) error {
 		}
 		last = time.Now()
 	}
+}
+
+// steerRaw lets come what is to the task's address or, where there are many sockets, to all their addresses.
+func steerRaw(tables *bpf.Tables, t task) error {
+	if t.Role == SocketsEcho {
+		for _, owned := range ownedBy(t) {
+			if err := tables.SetAddress(owned.Addr(), bpf.Owned); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := tables.SetAddress(t.Address.Addr(), bpf.Shared); err != nil {
+		return err
+	}
+	return tables.BindPort(bpf.UDP, t.Address.Addr(), t.Address.Port())
 }
 
 // reader reads what any receiver of datagrams has to: the Ethernet type, IPv4's version, protocol and destination, UDP's ports and

@@ -46,23 +46,25 @@ type Task struct {
 // Role is what a subject does.
 type Role string
 
-// With datagrams a subject counts what it receives, sends each back, sends all that it can, or counts what it
-// receives on many sockets or on many cores; or it is a model of itself with many engines. With TCP it reads and throws
+// With datagrams a subject counts what it receives, sends each back, sends all that it can, does one of the three with many
+// sockets, or counts what it receives on many cores; or it is a model of itself with many engines. With TCP it reads and throws
 // away, writes all that it can, sends back what comes on one connection after the other, or does that for many at a time:
 // short connections, or such that stay.
 const (
-	Receive       Role = "receive"
-	Echo          Role = "echo"
-	Transmit      Role = "transmit"
-	Sockets       Role = "sockets"
-	Scaling       Role = "scaling"
-	Engines       Role = "engines"
-	Footprint     Role = "footprint"
-	StreamReceive Role = "stream-receive"
-	StreamSend    Role = "stream-send"
-	StreamEcho    Role = "stream-echo"
-	StreamConnect Role = "stream-connect"
-	StreamRequest Role = "stream-request"
+	Receive         Role = "receive"
+	Echo            Role = "echo"
+	Transmit        Role = "transmit"
+	Sockets         Role = "sockets"
+	SocketsEcho     Role = "sockets-echo"
+	SocketsTransmit Role = "sockets-transmit"
+	Scaling         Role = "scaling"
+	Engines         Role = "engines"
+	Footprint       Role = "footprint"
+	StreamReceive   Role = "stream-receive"
+	StreamSend      Role = "stream-send"
+	StreamEcho      Role = "stream-echo"
+	StreamConnect   Role = "stream-connect"
+	StreamRequest   Role = "stream-request"
 )
 
 // A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its

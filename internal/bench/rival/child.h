@@ -79,6 +79,18 @@ static void ready(void)
 		fail("pthread_create");
 }
 
+/* SPAN is socketsPerAddr of sockets.go, STRIDE its socketStride. */
+enum { SPAN = 50000, STRIDE = 7919, SPARE = 100 };
+
+/* Lets this process have so many sockets. */
+static void allow(int sockets)
+{
+	struct rlimit files = { sockets + SPARE, sockets + SPARE };
+
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		fail("RLIMIT_NOFILE");
+}
+
 /* Returns a socket bound to an address. */
 static int bound(int type, const char *address, const char *port)
 {
@@ -97,4 +109,18 @@ static int bound(int type, const char *address, const char *port)
 	if (bind(fd, (struct sockaddr *)&at, sizeof at))
 		fail("bind");
 	return fd;
+}
+
+/* Returns the nth of many sockets for datagrams, at the ports from the given one on and SPAN on each address from the first on. */
+static int bound_nth(const char *first, int port, int n)
+{
+	struct in_addr at;
+	char host[INET_ADDRSTRLEN], number[8];
+
+	if (inet_pton(AF_INET, first, &at) != 1)
+		fail(first);
+	at.s_addr = htonl(ntohl(at.s_addr) + n / SPAN);
+	inet_ntop(AF_INET, &at, host, sizeof host);
+	snprintf(number, sizeof number, "%d", port + n % SPAN);
+	return bound(SOCK_DGRAM, host, number);
 }
