@@ -2,6 +2,7 @@ package stack
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -207,14 +208,20 @@ func (h *half) read(ms []Message, b *binding) (n int) {
 // EHOSTUNREACH no way there; EADDRNOTAVAIL no interface to bind to; EACCES a broadcast that SetBroadcast(false) forbids; EINVAL
 // port 0, or a destination beyond this machine from a loopback address; ENETDOWN the card is gone; EBADF closed. A pending error comes first, once.
 func (d *Datagram) Write(ms []Message) (int, error) {
+	n, h, err := d.write(ms)
+	if h != nil && h.e.behind() {
+		runtime.Gosched()
+	}
+	return n, err
+}
+
+// write is Write. It returns the last half that it wrote to.
+func (d *Datagram) write(ms []Message) (n int, open *half, err error) {
 	d.wmu.Lock()
 	defer d.wmu.Unlock()
 	if err := d.TakeError(); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	var open *half // has committed and unpublished records
-	n := 0
-	var err error
 	for ; n < len(ms); n++ {
 		if open, err = d.writeOne(&ms[n], open); err != nil {
 			break
@@ -224,9 +231,9 @@ func (d *Datagram) Write(ms []Message) (int, error) {
 		open.kick()
 	}
 	if n > 0 {
-		return n, nil
+		err = nil
 	}
-	return n, err
+	return n, open, err
 }
 
 // kick shows the engine what was written.

@@ -81,6 +81,7 @@ type Engine struct {
 	// What other goroutines touch.
 	_        [64]byte
 	dirty    atomic.Pointer[dirtyLink] // MPSC stack of what has something to send
+	listed   atomic.Int32              // about how many are on it
 	asleep   atomic.Bool               // about to sleep or sleeping: whoever has work must wake
 	hasCalls atomic.Bool
 	callMu   sync.Mutex
@@ -178,7 +179,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	if stuck {
 		next = clock.Earliest(next, now.Add(stuckInterval))
 	}
-	return next, worked || n > 0
+	return next, worked || n > 0 || e.stats.Output != before
 }
 
 // stuckInterval is when an engine tries to send again that found the transmit ring full and could move nothing: the card is
@@ -203,15 +204,24 @@ func (e *Engine) push(l *dirtyLink) {
 				break
 			}
 		}
+		e.listed.Add(1)
 	}
 	e.wakeIfAsleep()
 }
+
+// behindBy is how many sockets may have something to send before whoever writes more lets the engine run.
+const behindBy = 64
+
+// behind says that many sockets have something to send. Whoever goes on writing to others while the engine waits for a core, which it
+// does where both share one, fills memory that the caches no longer hold when the engine comes to read it.
+func (e *Engine) behind() bool { return e.listed.Load() >= behindBy }
 
 // takeDirty empties the dirty list, the first that was pushed first.
 func (e *Engine) takeDirty() *dirtyLink {
 	if e.dirty.Load() == nil {
 		return nil
 	}
+	e.listed.Store(0)
 	var first *dirtyLink
 	for l := e.dirty.Swap(nil); l != nil; {
 		next := l.next
@@ -293,10 +303,14 @@ const lookInterval = 100 * time.Millisecond
 // the same thread, which costs a fifth of a microsecond where a hand-over between threads costs several.
 func (e *Engine) run() {
 	defer close(e.done)
-	spin, lastWork, slept := e.iface.spin, clock.Now(), false
+	spin, worked, slept := e.iface.spin, true, false
+	lastWork := clock.Now() // when it was over: a step may take longer than an engine polls
 	lastLook := lastWork
 	for !e.stopping.Load() {
 		now := clock.Now()
+		if worked {
+			lastWork = now
+		}
 		if now.Sub(lastLook) >= lookInterval {
 			lastLook = now
 			if err := e.link.Wait(0); err != nil {
@@ -304,12 +318,11 @@ func (e *Engine) run() {
 				return
 			}
 		}
-		next, worked := e.step(now)
-		if worked {
+		var next clock.Time
+		if next, worked = e.step(now); worked {
 			if slept {
 				slept, spin = false, spinAfter(e.iface.spin, now.Sub(lastWork))
 			}
-			lastWork = now
 			if e.woke {
 				runtime.Gosched()
 			}
