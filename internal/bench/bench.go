@@ -445,12 +445,16 @@ func (r *runner) notes() []string {
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Footprint }) {
 		notes = append(notes, footprintNote)
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(streams, w.role) }) {
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(slices.Concat(streams, bulkStreams), w.role) }) {
 		notes = append(notes, streamNotes(r.opts.Request)...)
 	}
 	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == child.StreamRequest }) {
 		notes = append(notes, requestsNote)
 		notes = append(notes, filesNotes("tcp-requests: %d connections", requestCounts)...)
+	}
+	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(bulkStreams, w.role) }) {
+		notes = append(notes, manyStreamsNote)
+		notes = append(notes, filesNotes("tcp-receive-streams, tcp-send-streams: %d connections", streamCounts)...)
 	}
 	return notes
 }

@@ -57,6 +57,8 @@ func clientMain(t task) error {
 		return requestMain(t)
 	case child.FootprintConnection:
 		return child.Run(t, holdConnections)
+	case child.StreamsReceive, child.StreamsSend:
+		return child.Run(t, moveOnMany)
 	}
 	return child.Run(t, moveBytes)
 }

@@ -69,7 +69,8 @@ func recvmmsgArgs(t task) []string {
 
 // streamArgs are the arguments of the C subject for TCP.
 func streamArgs(t task) []string {
-	return slices.Concat([]string{string(t.Role)}, hostPort(t.Address), []string{strconv.Itoa(t.CPU)})
+	numbers := []string{strconv.Itoa(t.CPU), strconv.Itoa(child.Room(t.Workers))}
+	return slices.Concat([]string{string(t.Role)}, hostPort(t.Address), numbers)
 }
 
 // serveGoStream serves TCP through package net.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type process struct {
 type reading struct {
 	Received, Sent   uint64
 	At, User, System time.Duration // CLOCK_MONOTONIC; CPU time used since the process began
+	More             []float64     // see child.Counters
 }
 
 // startProcess starts a subject in the namespace and waits until it serves.
@@ -95,6 +97,13 @@ func (p *process) read(ctx context.Context) (r reading, err error) {
 	}
 	if _, err := fmt.Sscanf(line, "%d %d %d %d %d", &r.Received, &r.Sent, &r.At, &r.User, &r.System); err != nil {
 		return r, fmt.Errorf("bench: the subject's counters are %q: %w", line, err)
+	}
+	for _, more := range strings.Fields(line)[5:] {
+		n, err := strconv.ParseFloat(more, 64)
+		if err != nil {
+			return r, fmt.Errorf("bench: the subject's counters are %q: %w", line, err)
+		}
+		r.More = append(r.More, n)
 	}
 	return r, nil
 }

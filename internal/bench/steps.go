@@ -32,5 +32,13 @@ func Steps() []Stepped {
 	for _, n := range requestCounts {
 		requests.At, requests.Keys = append(requests.At, fmt.Sprint(n)), append(requests.Keys, requestRateKey(n))
 	}
-	return append(all, over, model, requests)
+	all = append(all, over, model, requests)
+	for _, name := range []string{tcpReceiveStreams, tcpSendStreams} {
+		s := Stepped{Workload: name, What: "Throughput of so many connections together"}
+		for _, n := range streamCounts {
+			s.At, s.Keys = append(s.At, fmt.Sprint(n)), append(s.Keys, streamRateKey(n))
+		}
+		all = append(all, s)
+	}
+	return all
 }

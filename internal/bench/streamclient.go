@@ -98,6 +98,7 @@ type connector struct {
 	events  []unix.EpollEvent
 	workers []worker
 	stay    bool
+	quiet   bool    // of connections that stay: they carry nothing until all are there
 	waiting int     // connections that stay, and wait for the others
 	times   []int64 // of connections that were made or, where they stay, of requests, ns
 	failed  int
@@ -211,15 +212,8 @@ func openConnector(t task) (*connector, error) {
 }
 
 func (c *connector) open() error {
-	for c.waiting < cap(c.workers) {
-		for len(c.workers) < min(c.waiting+openAtOnce, cap(c.workers)) {
-			if err := c.begin(); err != nil {
-				return err
-			}
-		}
-		if _, err := c.turn(openPatience); err != nil {
-			return fmt.Errorf("%w, with %d of %d there", err, c.waiting, cap(c.workers))
-		}
+	if err := c.establish(); err != nil {
+		return err
 	}
 	// Asked all at once, most of many would be lost before the subject, and be sent again all at once.
 	now := time.Now()
@@ -230,6 +224,21 @@ func (c *connector) open() error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// establish makes the connections that stay.
+func (c *connector) establish() error {
+	for c.waiting < cap(c.workers) {
+		for len(c.workers) < min(c.waiting+openAtOnce, cap(c.workers)) {
+			if err := c.begin(); err != nil {
+				return err
+			}
+		}
+		if _, err := c.turn(openPatience); err != nil {
+			return fmt.Errorf("%w, with %d of %d there", err, c.waiting, cap(c.workers))
 		}
 	}
 	return nil
@@ -358,6 +367,20 @@ func (c *connector) connect(i int) error {
 	return nil
 }
 
+// connected looks at a connection that is there or has failed, and carries nothing yet.
+func (c *connector) connected(w *worker) error {
+	failed, err := unix.GetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && failed != 0 {
+		err = unix.Errno(failed)
+	}
+	if err != nil {
+		return fmt.Errorf("bench: connect the client: %w", err)
+	}
+	w.stage = resting
+	c.waiting++
+	return nil
+}
+
 // step gets a worker's connection on as far as goes without waiting; at its end, good or bad, the next begins.
 func (c *connector) step(i int, now time.Time) error {
 	w := &c.workers[i]
@@ -368,6 +391,9 @@ func (c *connector) step(i int, now time.Time) error {
 	case resting:
 		return nil
 	case connecting:
+		if c.quiet {
+			return c.connected(w)
+		}
 		if e = w.ask(); e == 0 || e == unix.EAGAIN {
 			return nil
 		}

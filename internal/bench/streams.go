@@ -24,12 +24,7 @@ const (
 const streamWarm = 300 * time.Millisecond
 
 func streamWorkloads() []workload {
-	bulk := []Column{
-		{Key: "bits_per_s", Title: "throughput", Unit: BitsPerSecond},
-		{Key: "subject_busy", Title: "subject busy", Unit: Share},
-		{Key: "client_busy", Title: "client busy", Unit: Share},
-		{Key: "softirq_busy", Title: "softirq", Unit: Share},
-	}
+	bulk := append([]Column{{Key: "bits_per_s", Title: "throughput", Unit: BitsPerSecond}}, streamCosts()...)
 	connections := []Column{
 		{Key: "connections_per_s", Title: "connections", Unit: ConnectionsPerSecond},
 		{Key: "p50_ns", Title: "p50", Unit: Nanoseconds, LowerIsBetter: true},
@@ -55,6 +50,8 @@ func streamWorkloads() []workload {
 			measure: measureStreamTrips, role: child.StreamEcho,
 		},
 		requestsWorkload(),
+		manyStreamsWorkload(tcpReceiveStreams, child.StreamsReceive, "from a client that sends all that it can on many connections"),
+		manyStreamsWorkload(tcpSendStreams, child.StreamsSend, "to a client that takes all that comes on many connections"),
 		{
 			name: tcpConnect, title: "TCP connections with a byte each way, one after the other",
 			columns: connections, measure: connectMeasure(1), role: child.StreamConnect,
@@ -63,6 +60,15 @@ func streamWorkloads() []workload {
 			name: tcpConnect64, title: "TCP connections with a byte each way, 64 at a time",
 			columns: connections, measure: connectMeasure(64), role: child.StreamConnect,
 		},
+	}
+}
+
+// streamCosts are the columns that bulk fills in beside the throughput.
+func streamCosts() []Column {
+	return []Column{
+		{Key: "subject_busy", Title: "subject busy", Unit: Share},
+		{Key: "client_busy", Title: "client busy", Unit: Share},
+		{Key: "softirq_busy", Title: "softirq", Unit: Share},
 	}
 }
 
@@ -107,53 +113,59 @@ type measureFunc = func(context.Context, *runner, Subject) (Sample, error)
 
 // bulkMeasure measures how many bytes the receiving end gets, be it the subject or the client.
 func bulkMeasure(role Role) measureFunc {
-	return func(ctx context.Context, r *runner, s Subject) (sample Sample, err error) {
-		subject, err := r.start(ctx, s, role)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, subject.stop()) }()
-		cmd, err := child.Command(r.opts.Self, r.clientTask(s, task{Role: role}))
-		if err != nil {
-			return nil, err
-		}
-		client, err := startProcess(ctx, r.lab.Left, cmd)
-		if err != nil {
-			return nil, fmt.Errorf("bench: the client: %w", err)
-		}
-		defer func() { err = errors.Join(err, client.stop()) }()
-		if err := pause(ctx, streamWarm); err != nil {
-			return nil, err
-		}
-		softirq := softirqTime()
-		var readings [2][2]reading // the subject's and the client's, before and after
-		for i := range readings {
-			if i > 0 {
-				if err := pause(ctx, r.opts.Window); err != nil {
-					return nil, err
-				}
-			}
-			for j, p := range []*process{subject, client} {
-				if readings[i][j], err = p.read(ctx); err != nil {
-					return nil, err
-				}
-			}
-		}
-		softirq = softirqTime() - softirq
-		subjectDid, clientDid := readings[1][0].since(readings[0][0]), readings[1][1].since(readings[0][1])
-		receiver := subjectDid
-		if role == child.StreamSend {
-			receiver = clientDid
-		}
-		if receiver.Received == 0 {
-			return nil, fmt.Errorf("bench: no byte was received for %v", receiver.At)
-		}
-		return Sample{
-			"bits_per_s":   8 * float64(receiver.Received) / receiver.At.Seconds(),
-			"subject_busy": subjectDid.busy(), "client_busy": clientDid.busy(),
-			"softirq_busy": softirq.Seconds() / subjectDid.At.Seconds(),
-		}, nil
+	return func(ctx context.Context, r *runner, s Subject) (Sample, error) {
+		sample, _, err := r.bulk(ctx, s, task{Role: role}, streamWarm)
+		return sample, err
 	}
+}
+
+// bulk measures a task of which subject and client each have a part, after a warm-up, and returns the client's further counters too.
+func (r *runner) bulk(ctx context.Context, s Subject, t task, warm time.Duration) (sample Sample, more []float64, err error) {
+	subject, err := r.startTask(ctx, s, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, subject.stop()) }()
+	cmd, err := child.Command(r.opts.Self, r.clientTask(s, t))
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := startProcess(ctx, r.lab.Left, cmd)
+	if err != nil {
+		return nil, nil, fmt.Errorf("bench: the client: %w", err)
+	}
+	defer func() { err = errors.Join(err, client.stop()) }()
+	if err := pause(ctx, warm); err != nil {
+		return nil, nil, err
+	}
+	softirq := softirqTime()
+	var readings [2][2]reading // the subject's and the client's, before and after
+	for i := range readings {
+		if i > 0 {
+			if err := pause(ctx, r.opts.Window); err != nil {
+				return nil, nil, err
+			}
+		}
+		for j, p := range []*process{subject, client} {
+			if readings[i][j], err = p.read(ctx); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	softirq = softirqTime() - softirq
+	subjectDid, clientDid := readings[1][0].since(readings[0][0]), readings[1][1].since(readings[0][1])
+	receiver := subjectDid
+	if t.Role == child.StreamSend || t.Role == child.StreamsSend {
+		receiver = clientDid
+	}
+	if receiver.Received == 0 {
+		return nil, nil, fmt.Errorf("bench: no byte was received for %v", receiver.At)
+	}
+	return Sample{
+		"bits_per_s":   8 * float64(receiver.Received) / receiver.At.Seconds(),
+		"subject_busy": subjectDid.busy(), "client_busy": clientDid.busy(),
+		"softirq_busy": softirq.Seconds() / subjectDid.At.Seconds(),
+	}, readings[1][1].More, nil
 }
 
 // since is what happened from one reading to another.

@@ -1,6 +1,10 @@
 package bench
 
-import "kitnet.dev/kit/internal/bench/child"
+import (
+	"slices"
+
+	"kitnet.dev/kit/internal/bench/child"
+)
 
 // Subject is one of the things that are compared. Each is served by a process of its own; whoever adds one adds it to
 // Subjects.
@@ -93,6 +97,7 @@ var references = []reference{
 
 // What subjects can do.
 var (
+	bulkStreams = []Role{child.StreamsReceive, child.StreamsSend}
 	datagrams   = []Role{Receive, Echo, Transmit}
 	answers     = []Role{Receive, Echo}
 	manySockets = []Role{Sockets, SocketsEcho, SocketsTransmit}
@@ -131,10 +136,11 @@ func Subjects() []Subject {
 			roles: []Role{Footprint}},
 
 		{Name: kitTCP, About: "kit's net.Listener, a goroutine a connection", serve: serveKitStream,
-			roles: append([]Role{Engines}, streams...)},
+			roles: slices.Concat([]Role{Engines}, streams, bulkStreams)},
 		{Name: kernelTCP, About: "the kernel's TCP in C, blocking or, for many connections, with epoll",
-			program: streamProgram, kernel: true, roles: streams},
-		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true, roles: streams},
+			program: streamProgram, kernel: true, roles: slices.Concat(streams, bulkStreams)},
+		{Name: goNetTCP, About: "the same of Go's net package", serve: serveGoStream, kernel: true,
+			roles: slices.Concat(streams, bulkStreams)},
 		{Name: gvisorXDP, About: "gVisor's netstack on its AF_XDP link endpoint", program: gvisorProgram, roles: streams, owned: true},
 		{Name: gvisorPacket, About: "gVisor's netstack on its fdbased link endpoint, an AF_PACKET socket",
 			program: gvisorProgram, roles: streams, owned: true},

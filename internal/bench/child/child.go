@@ -5,7 +5,7 @@
 //
 //	child   ready                                 once it serves
 //	parent  (an empty line)                       asks for the counters
-//	child   received sent now user system         decimal; the last three in ns: CLOCK_MONOTONIC and CPU time used
+//	child   received sent now user system …       decimal; the last three in ns: CLOCK_MONOTONIC and CPU time used; and more
 //	parent  (end of file)                         the child ends
 package child
 
@@ -37,7 +37,7 @@ type Task struct {
 	Cores     []int          `json:"cores"`    // in place of CPU, those of a subject with an engine on each
 	Payload   int            `json:"payload"`  // bytes that a client sends, or a subject that transmits
 	Spin      bool           `json:"spin"`     // whether a client spins
-	Workers   int            `json:"workers"`  // connections that a client has under way at a time
+	Workers   int            `json:"workers"`  // connections under way at a time
 	Duration  time.Duration  `json:"duration"` // of a client's asking
 	Sockets   int            `json:"sockets"`  // that a subject has
 	Engines   []int          `json:"engines"`  // how many a model has, one number after the other
@@ -48,8 +48,8 @@ type Role string
 
 // With datagrams a subject counts what it receives, sends each back, sends all that it can, does one of the three with many
 // sockets, or counts what it receives on many cores; or it is a model of itself with many engines. With TCP it reads and throws
-// away, writes all that it can, sends back what comes on one connection after the other, or does that for many at a time:
-// short connections, or such that stay.
+// away, writes all that it can, sends back what comes on one connection after the other, or does one of these for many
+// connections at a time: of the last, for short connections or such that stay.
 const (
 	Receive         Role = "receive"
 	Echo            Role = "echo"
@@ -65,6 +65,8 @@ const (
 	StreamEcho      Role = "stream-echo"
 	StreamConnect   Role = "stream-connect"
 	StreamRequest   Role = "stream-request"
+	StreamsReceive  Role = "streams-receive"
+	StreamsSend     Role = "streams-send"
 )
 
 // A subject of the workload footprint is in one of these roles after the other: it opens so many sockets of a kind, and its
@@ -82,8 +84,10 @@ type Counters struct {
 	_        [56]byte
 	Sent     atomic.Uint64
 	_        [56]byte
-	// Update, if a subject has set it before it was ready, brings the others up to date before they are read.
+	// Update, if a subject has set it before it was ready, brings the others up to date before they are read, and More.
 	Update func()
+	// More are further numbers, of a role's own, at the line's end.
+	More []float64
 }
 
 // Serve does a subject's work: it calls ready when it can be asked, counts, and returns only on failure.
@@ -135,7 +139,11 @@ func (c *Counters) line() string {
 	// Neither call can fail with these arguments.
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &usage)
-	return fmt.Sprintf("%d %d %d %d %d", c.Received.Load(), c.Sent.Load(), now.Nano(), usage.Utime.Nano(), usage.Stime.Nano())
+	line := fmt.Appendf(nil, "%d %d %d %d %d", c.Received.Load(), c.Sent.Load(), now.Nano(), usage.Utime.Nano(), usage.Stime.Nano())
+	for _, n := range c.More {
+		line = fmt.Appendf(line, " %g", n)
+	}
+	return string(line)
 }
 
 // Command makes the command line of a child process: the program, its own arguments, and the task.

@@ -2,7 +2,9 @@
  * The kernel's TCP from one thread: blocking calls on one connection after the other, or epoll for many, short ones or such that
  * stay.
  *
- *     stream stream-receive|stream-send|stream-echo|stream-connect|stream-request ADDRESS PORT CPU
+ * What many connections send or read at a time is up to ROOM bytes.
+ *
+ *     stream stream-receive|stream-send|stream-echo|stream-connect|stream-request|streams-receive|streams-send ADDRESS PORT CPU ROOM
  */
 #include "child.h"
 
@@ -14,6 +16,8 @@
 enum { BULK = 256 << 10, SHORT = 4 << 10, BACKLOG = 4096, EVENTS = 128 };
 
 static char buffer[BULK];
+static size_t room;
+static int epoll;
 
 /* Sends back what comes; false at the end of the connection. */
 static int echo(int fd)
@@ -52,22 +56,51 @@ static void blocking(int listener, const char *role)
 	}
 }
 
-static void watch(int epoll, int fd)
+static void watch(int op, int fd, uint32_t events)
 {
-	struct epoll_event e = { .events = EPOLLIN, .data.fd = fd };
+	struct epoll_event e = { .events = events, .data.fd = fd };
 
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e))
+	if (epoll_ctl(epoll, op, fd, &e))
 		fail("epoll_ctl");
 }
 
-static void many(int listener)
+/* Reads and throws away; false at the end of the connection. */
+static int take(int fd)
+{
+	ssize_t n = read(fd, buffer, room);
+
+	if (n > 0)
+		add(&received, n);
+	return n > 0;
+}
+
+/* Begins to send once a byte came: the first time that there is something. */
+static int begin(int fd)
+{
+	if (read(fd, buffer, 1) != 1)
+		return 0;
+	watch(EPOLL_CTL_MOD, fd, EPOLLOUT);
+	return 1;
+}
+
+static int give(int fd)
+{
+	ssize_t n = write(fd, buffer, room);
+
+	if (n > 0)
+		add(&sent, n);
+	return n > 0 || errno == EAGAIN;
+}
+
+/* Does for many connections what there is to be done at each one's turn. */
+static void many(int listener, int (*readable)(int))
 {
 	static struct epoll_event events[EVENTS];
-	int epoll = epoll_create1(0);
 
+	epoll = epoll_create1(0);
 	if (epoll < 0)
 		fail("epoll_create1");
-	watch(epoll, listener);
+	watch(EPOLL_CTL_ADD, listener, EPOLLIN);
 	for (;;) {
 		int n = epoll_wait(epoll, events, EVENTS, -1);
 
@@ -80,8 +113,8 @@ static void many(int listener)
 				fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
 				if (fd < 0)
 					fail("accept4");
-				watch(epoll, fd);
-			} else if (!echo(fd)) {
+				watch(EPOLL_CTL_ADD, fd, EPOLLIN);
+			} else if (!(events[i].events & EPOLLIN ? readable : give)(fd)) {
 				close(fd);
 			}
 		}
@@ -92,10 +125,10 @@ int main(int argc, char **argv)
 {
 	int listener;
 
-	if (argc != 5) {
+	if (argc != 6) {
 		fprintf(stderr,
-			"usage: stream stream-receive|stream-send|stream-echo|stream-connect|stream-request "
-			"ADDRESS PORT CPU\n");
+			"usage: stream stream-receive|stream-send|stream-echo|stream-connect|stream-request|"
+			"streams-receive|streams-send ADDRESS PORT CPU ROOM\n");
 		return 2;
 	}
 	settle(argv[4]);
@@ -105,8 +138,17 @@ int main(int argc, char **argv)
 		fail("TCP_CONGESTION");
 	if (listen(listener, BACKLOG))
 		fail("listen");
+	room = atoi(argv[5]);
+	if (room > BULK) {
+		fprintf(stderr, "a ROOM of %zu is more than %d\n", room, BULK);
+		return 2;
+	}
 	ready();
 	if (!strcmp(argv[1], "stream-connect") || !strcmp(argv[1], "stream-request"))
-		many(listener);
+		many(listener, echo);
+	if (!strcmp(argv[1], "streams-receive"))
+		many(listener, take);
+	if (!strcmp(argv[1], "streams-send"))
+		many(listener, begin);
 	blocking(listener, argv[1]);
 }
