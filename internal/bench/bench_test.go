@@ -176,6 +176,37 @@ func TestRequestsOnTenThousandConnections(t *testing.T) {
 	}
 }
 
+func TestEverySubjectMovesBytesOnManyConnections(t *testing.T) {
+	report := run(t, quickOptions(tcpReceiveStreams, tcpSendStreams))
+	requireAll(t, report, bulkStreams)
+	for _, w := range report.Workloads {
+		require.Equal(t, streamRateKey(100), w.Columns[0].Key, "which is compared, as a smoke run leaves out what is else")
+		require.Equal(t, 1.0, w.best([]string{kernelTCP, goNetTCP}).Ratios[bestKernel], w.Name)
+		for _, r := range w.Results {
+			require.Positive(t, r.Median[streamRateKey(1)], "%s of %s", w.Name, r.Subject)
+			require.GreaterOrEqual(t, r.Median[fairnessKey(100)], 0.01, "%s of %s", w.Name, r.Subject)
+			require.LessOrEqual(t, r.Median[fairnessKey(100)], 1.0, "%s of %s", w.Name, r.Subject)
+			require.Less(t, r.Median[idleKey(100)], 1.0, "%s of %s", w.Name, r.Subject)
+			require.Equal(t, w.Name == tcpReceiveStreams, slices.ContainsFunc(w.Columns, func(c Column) bool { return c.Key == againKey(100) }))
+		}
+	}
+}
+
+func TestBytesOnTenThousandConnections(t *testing.T) {
+	netlab.NeedRoot(t)
+	o := quickOptions(tcpReceiveStreams, tcpSendStreams)
+	o.Smoke, o.Subjects = false, []string{kitTCP, kernelTCP}
+	report, err := Run(context.Background(), o, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.NoError(t, report.Err())
+	for _, w := range report.Workloads {
+		require.Len(t, w.Results, 2, w.Name)
+		for _, r := range w.Results {
+			require.Equal(t, canOpen(comparedStreams+spareFiles), r.Median[streamRateKey(comparedStreams)] > 0, "%s of %s", w.Name, r.Subject)
+		}
+	}
+}
+
 func TestAllowedFiles(t *testing.T) {
 	limits := func() (have unix.Rlimit) {
 		require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &have))
@@ -367,8 +398,14 @@ func TestProcessThatDiesOrLies(t *testing.T) {
 	_, err = startProcess(ctx, lab.Right, exec.Command("sh", "-c", "echo hello; cat"))
 	require.ErrorContains(t, err, `says "hello" instead of ready`)
 
-	p, err := startProcess(ctx, lab.Right, exec.Command("sh", "-c", "echo ready; read x; echo nonsense; cat"))
+	p, err := startProcess(ctx, lab.Right,
+		exec.Command("sh", "-c", "echo ready; read x; echo 1 2 3 4 5 0.5 1e-3; read x; echo 1 2 3 4 5 six; read x; echo nonsense; cat"))
 	require.NoError(t, err)
+	got, err := p.read(ctx)
+	require.NoError(t, err)
+	require.Equal(t, reading{Received: 1, Sent: 2, At: 3, User: 4, System: 5, More: []float64{0.5, 0.001}}, got)
+	_, err = p.read(ctx)
+	require.ErrorContains(t, err, `the subject's counters are "1 2 3 4 5 six"`)
 	_, err = p.read(ctx)
 	require.ErrorContains(t, err, `the subject's counters are "nonsense"`)
 	gone, cancel := context.WithCancel(ctx)

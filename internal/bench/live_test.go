@@ -14,6 +14,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/internal/netlab"
 )
@@ -139,6 +140,79 @@ func TestSinkCounts(t *testing.T) {
 	n, err := s.Count()
 	require.NoError(t, err)
 	require.EqualValues(t, 1000, n)
+}
+
+// A sink of many sockets counts what comes from any of them, and nothing from beside them.
+func TestSinkOfManySockets(t *testing.T) {
+	lab, target := liveLab(t)
+	first := netip.MustParseAddr("10.77.0.2")
+	match := datagramMatch{at: netip.AddrPortFrom(first, 7), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: 2 * socketsPerAddr}
+	s, err := newSinkOf(lab.Left, match)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	from := func(addr string, port uint16) uint32 {
+		frame := udpFrame(target.ToMAC, target.ToMAC, netip.AddrPortFrom(netip.MustParseAddr(addr), port), target.To, make([]byte, 64))
+		verdict, _, err := s.attached.program.Test(frame)
+		require.NoError(t, err)
+		return verdict
+	}
+	const last = socketBasePort + socketsPerAddr - 1
+	for _, addr := range []string{"10.77.0.2", "10.77.0.3"} {
+		require.EqualValues(t, xdpDrop, from(addr, socketBasePort))
+		require.EqualValues(t, xdpDrop, from(addr, last))
+		for _, port := range []uint16{0, 7, socketBasePort - 1, last + 1, 0xffff} {
+			require.EqualValues(t, xdpPass, from(addr, port), "%s:%d", addr, port)
+		}
+	}
+	require.EqualValues(t, xdpPass, from("10.77.0.1", socketBasePort))
+	require.EqualValues(t, xdpPass, from("10.77.0.4", socketBasePort))
+	n, err := s.Count()
+	require.NoError(t, err)
+	require.EqualValues(t, 4, n)
+}
+
+// Who asks many sockets asks each in its turn, and takes an answer from no other.
+func TestAskManySockets(t *testing.T) {
+	lab, _ := liveLab(t)
+	client := task{Address: netip.AddrPortFrom(lab.Right.Addr(), 7), Sockets: 3}
+	var conns []net.PacketConn
+	asked := make(chan int, 16)
+	for n := range client.Sockets {
+		conn, err := lab.Right.ListenPacket("udp4", nthAddress(client, n).String())
+		require.NoError(t, err)
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	for n := range conns {
+		go func() {
+			b := make([]byte, 64)
+			for {
+				length, from, err := conns[n].ReadFrom(b)
+				if err != nil {
+					return
+				}
+				asked <- n
+				_, _ = conns[n/2*2].WriteTo(b[:length], from) // the second's answers come from the first
+			}
+		}()
+	}
+	c := asker{out: make([]byte, 8), in: make([]byte, 8)}
+	for n := range client.Sockets {
+		c.to = append(c.to, sockaddrOf(nthAddress(client, n)))
+	}
+	require.NoError(t, lab.Left.Do(func() (err error) { c.fd, err = datagramSocket(client); return err }))
+	defer unix.Close(c.fd)
+	for _, want := range []struct {
+		socket int
+		err    string
+	}{{0, ""}, {2, ""}, {1, "an answer came from another socket"}} {
+		_, ok, err := c.ask()
+		require.Equal(t, want.socket, <-asked)
+		require.Equal(t, want.err == "", ok)
+		if want.err != "" {
+			require.ErrorContains(t, err, want.err)
+		}
+	}
 }
 
 func TestTurnRound(t *testing.T) {

@@ -214,6 +214,52 @@ func TestMoveBytesFails(t *testing.T) {
 	require.ErrorContains(t, moveBytes(nobody, new(counters), func() {}), "connect the client to 127.0.0.1:1: connection refused")
 }
 
+func TestMoveBytesOnManyConnections(t *testing.T) {
+	for _, role := range bulkStreams {
+		client, c := serveLoopback(t, role)
+		moved, ready := new(counters), make(chan struct{})
+		go func() { _ = moveOnMany(client, moved, func() { close(ready) }) }()
+		<-ready
+		to := &c.Received
+		if role == child.StreamsSend {
+			to = &moved.Received
+		}
+		require.Eventually(t, func() bool { return to.Load() > 64*child.Bulk }, 10*time.Second, time.Millisecond)
+		moved.Update()
+		require.Len(t, moved.More, 3)
+		fairness, idle, resent := moved.More[0], moved.More[1], moved.More[2]
+		require.True(t, fairness >= 0.125 && fairness <= 1, "%v", fairness)
+		require.Less(t, idle, 1.0)
+		require.True(t, resent >= 0 && resent < 1, "%v", resent)
+	}
+}
+
+func TestMoveBytesOnManyConnectionsFails(t *testing.T) {
+	gone := answerLoopback(t, child.StreamsSend, func(conn net.Conn) { _ = conn.(*net.TCPConn).CloseWrite() })
+	require.ErrorContains(t, moveOnMany(gone, new(counters), func() {}), "the subject closed a connection that should stay")
+	reset := answerLoopback(t, child.StreamsReceive, func(conn net.Conn) { _ = conn.Close() })
+	require.ErrorContains(t, moveOnMany(reset, new(counters), func() {}), "a connection that should stay fails")
+	silent := answerLoopback(t, child.StreamsSend, func(net.Conn) {})
+	require.ErrorContains(t, moveOnMany(silent, new(counters), func() {}), "no byte moved for 1s")
+	nobody := task{Role: child.StreamsSend, Address: netip.MustParseAddrPort("127.0.0.1:1"), Workers: 8}
+	require.ErrorContains(t, moveOnMany(nobody, new(counters), func() {}), "connect the client: connection refused")
+}
+
+func TestUnevenness(t *testing.T) {
+	for _, c := range []struct {
+		carried        []uint64
+		fairness, idle float64
+	}{
+		{[]uint64{5, 5, 5, 5}, 1, 0},
+		{[]uint64{8, 0, 0, 0}, 0.25, 0.75},
+		{[]uint64{1, 3}, 0.8, 0},
+		{[]uint64{0, 0}, 0, 1},
+	} {
+		fairness, idle := unevenness(c.carried)
+		require.Equal(t, []float64{c.fairness, c.idle}, []float64{fairness, idle}, "%v", c.carried)
+	}
+}
+
 func newConnector(t *testing.T, client task) *connector {
 	t.Helper()
 	c, err := startConnector(client)

@@ -38,3 +38,19 @@ func TestServeStreamRefusesDatagrams(t *testing.T) {
 	err = ServeStream(ln, Task{Role: Echo}, new(Counters), func() { t.Error("ready") })
 	require.EqualError(t, err, `"echo" is no role with TCP`)
 }
+
+func TestRoomIsLessForMany(t *testing.T) {
+	require.Equal(t, Bulk, Room(0))
+	require.Equal(t, Bulk, Room(1))
+	require.Equal(t, Bulk, Room(100))
+	require.Equal(t, 32<<10, Room(1024))
+	require.Equal(t, 16<<10, Room(10_000))
+}
+
+func TestLineHasMore(t *testing.T) {
+	var c Counters
+	c.Received.Store(7)
+	require.Regexp(t, `^7 0 \d+ \d+ \d+$`, c.line())
+	c.More = []float64{0.5, 1e-7}
+	require.Regexp(t, `^7 0 \d+ \d+ \d+ 0\.5 1e-07$`, c.line())
+}
