@@ -269,3 +269,40 @@ func TestARPRequestWithoutRoom(t *testing.T) {
 	h.arrives("consumed", isAt(peerMAC, peerIP))
 	h.want("10.0.0.1.7 > 10.0.0.2.9: udp 1")
 }
+
+// Whoever writes to many sockets learns that the engine has not come to send, until it has.
+func TestEngineFallsBehind(t *testing.T) {
+	h := newHost(t)
+	var sockets []*sock
+	for n := range behindBy {
+		sockets = append(sockets, h.bind(fmt.Sprintf("10.0.0.1:%d", 1000+n)))
+	}
+	e := h.iface.engines[0]
+	for n, s := range sockets {
+		require.False(t, e.behind(), "after %d", n)
+		s.writes("x", "10.0.0.2:9")
+		s.writes("y", "10.0.0.2:9")
+	}
+	require.True(t, e.behind())
+	h.Step(h.now)
+	require.False(t, e.behind())
+	for h.peers[0].Take() != nil {
+	}
+}
+
+// An engine polls on after it has sent: an answer may come, and more to send.
+func TestSendingIsWork(t *testing.T) {
+	h := newHost(t)
+	s := h.bind("10.0.0.1:7")
+	h.keepPeer()
+	e := h.iface.engines[0]
+	_, worked := e.step(h.now)
+	require.False(t, worked, "there is nothing to do")
+	s.writes("x", "10.0.0.2:9")
+	_, worked = e.step(h.now)
+	require.True(t, worked)
+	_, worked = e.step(h.now)
+	require.False(t, worked)
+	for h.peers[0].Take() != nil {
+	}
+}

@@ -85,7 +85,7 @@ func askMain(t task) error {
 	}
 	defer unix.Close(c.fd)
 	times := make([]int64, 0, askMost)
-	for range max(askWarm, len(c.to)) {
+	for range max(askWarm, min(len(c.to), comparedSockets)) {
 		if _, _, err := c.ask(); err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@
 //
 //	receive         as many datagrams as the generator can offer; how many the subject gets
 //	receive-sockets receive with 1 to 100,000 bound sockets that have their turns; how much dearer a packet is than with one
+//	transmit-sockets, echo-sockets, roundtrip-sockets
+//	                the same of transmit, of echo and of roundtrip
 //	scaling         receive on two queues, an engine on each of two cores that also generate; how much more than on one
 //	transmit        datagrams that the subject sends as fast as it can; how many arrive at the other end
 //	echo            kxdpgun at full rate asks, the subject answers; how many answers come back
@@ -20,6 +22,8 @@
 //	tcp-send        one connection on which the subject does
 //	tcp-roundtrip   one request outstanding on a connection; how long until its answer
 //	tcp-requests    1 to 10,000 connections that stay, each with a request outstanding; how many are answered
+//	tcp-receive-streams, tcp-send-streams
+//	                tcp-receive and tcp-send on 1 to 10,000 connections at once; how much they carry together, and how evenly
 //	tcp-connect     connections that are made, carry a byte each way and are closed, one after the other
 //	tcp-connect-64  the same, 64 at a time
 //

@@ -228,8 +228,8 @@ func socketNotes() []string {
 			"addresses and has no sockets, shows how much of a cost is the generator's. The kernel's subject finds several " +
 			"datagrams in a socket that has waited for its turn, and epoll has a part where there are many sockets and none where " +
 			"there is one.",
-		"roundtrip-sockets: the client has one socket, which is not connected. Each of the subject's has answered before the measurement " +
-			"begins. A time has in it what the subject's core does to wake, which many sockets do not make dearer.",
+		"roundtrip-sockets: the client has one socket, which is not connected. Each of the subject's, or 10,000 of them, has answered before " +
+			"the measurement begins. A time has in it what the subject's core does to wake, which many sockets do not make dearer.",
 	}
 	return append(notes, filesNotes("Many sockets: the kernel's %d", socketCounts)...)
 }
