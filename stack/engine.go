@@ -212,8 +212,8 @@ func (e *Engine) push(l *dirtyLink) {
 // behindBy is how many sockets may have something to send before whoever writes more lets the engine run.
 const behindBy = 64
 
-// behind says that many sockets have something to send. Whoever goes on writing to others while the engine waits for a core, which it
-// does where both share one, fills memory that the caches no longer hold when the engine comes to read it.
+// behind says that many sockets have something to send. Whoever goes on writing to others while the engine waits for a core, which
+// it does where both share one, fills memory that the caches no longer hold when the engine comes to read it.
 func (e *Engine) behind() bool { return e.listed.Load() >= behindBy }
 
 // takeDirty empties the dirty list, the first that was pushed first.

@@ -44,7 +44,7 @@ type Options struct {
 	// begins: a run waits for that, ten minutes in all. 0 is to measure wherever the cores are.
 	CoreToCore time.Duration
 	// Smoke leaves out the finer steps of the overload curve; with the other options of DefaultOptions(true) all takes some
-	// 50 s, and more where the cores move.
+	// 60 s, and more where the cores move.
 	Smoke bool
 }
 

@@ -129,6 +129,12 @@ func (r *Report) Check() error {
 	sane(receive, kitHandler, rawXDP, 0.1, 10)
 	sane(scaling, kitHandler, rawXDP, 0.2, 5)
 	sane(roundtrip, kitHandler, goNet, 0.01, 3)
+	// Measured: 0.8 to 1.2; 0.6 to 0.9; 0.2 to 1.5.
+	sane(transmitSockets, kitBatch, sendmmsg, 0.1, 20)
+	sane(roundtripSockets, kitHandler, recvmmsg, 0.01, 3)
+	for _, name := range []string{tcpReceiveStreams, tcpSendStreams} {
+		sane(name, kitTCP, bestKernel, 0.02, 50)
+	}
 	// Measured: 0.5 to 1.4.
 	for _, name := range []string{tcpReceive, tcpSend, tcpRoundtrip, tcpRequests, tcpConnect, tcpConnect64} {
 		sane(name, kitTCP, bestKernel, 0.1, 10)

@@ -19,9 +19,9 @@ type mover struct {
 	segments [2]int   // that all had sent by then, and that were sent again
 }
 
-// moveOnMany makes connections, and when all are there writes all that it can on each, or reads and throws away. It is served as a
-// subject is; its further counters are what unevenness returns of the bytes since they were last read, and the share of segments that
-// were sent again.
+// moveOnMany makes connections, and when all are there writes all that it can on each, or reads and throws away. It is served as
+// a subject is; its further counters are what unevenness returns of the bytes since they were last read, and the share of segments
+// that were sent again.
 func moveOnMany(t task, c *counters, ready func()) error {
 	connections, err := emptyConnector(t)
 	if err != nil {
@@ -146,8 +146,8 @@ func (m *mover) update() error {
 	return nil
 }
 
-// unevenness returns Jain's index of how evenly connections were served, from 1 / their number to 1 where all carried as much (Jain, Chiu
-// and Hawe, DEC-TR-301, 1984), and the share of those that carried nothing.
+// unevenness returns Jain's index of how evenly connections were served, from 1 / their number to 1 where all carried as much
+// (Jain, Chiu and Hawe, DEC-TR-301, 1984), and the share of those that carried nothing.
 func unevenness(carried []uint64) (fairness, idle float64) {
 	var sum, squares float64
 	for _, n := range carried {

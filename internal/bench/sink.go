@@ -26,6 +26,11 @@ func newSink(at *netlab.Namespace, from netip.AddrPort) (*sink, error) {
 	return newSinkOf(at, datagramMatch{at: from, addrAt: sourceAddrAt, portAt: srcPortAt})
 }
 
+// sentBy are the datagrams that a subject with that task sends.
+func (r *runner) sentBy(s Subject, t task) datagramMatch {
+	return datagramMatch{at: r.addressOf(s, t.Role), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: t.Sockets}
+}
+
 // newSinkOf counts those that match.
 func newSinkOf(at *netlab.Namespace, match datagramMatch) (*sink, error) {
 	count, err := newCount("kit_bench_sink")
@@ -70,7 +75,7 @@ func attachPass(at *netlab.Namespace) (*attachedXDP, error) {
 }
 
 // datagramMatch says which datagrams a program is about: by an address and a port, and where in the frame these are. Where there
-// are several sockets, it is about all that socketAt tells of that address, and of others at the same ports.
+// are several sockets, it is about where socketAt says that they are, from that address on, and the same ports of each address.
 type datagramMatch struct {
 	at             netip.AddrPort
 	addrAt, portAt int16

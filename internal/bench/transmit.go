@@ -33,7 +33,7 @@ func measureTransmit(ctx context.Context, r *runner, s Subject) (sample Sample, 
 
 // transmitted measures a task that transmits, from one socket or many.
 func (r *runner) transmitted(ctx context.Context, s Subject, t task) (sample Sample, err error) {
-	sink, err := newSinkOf(r.lab.Left, datagramMatch{at: r.addressOf(s, t.Role), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: t.Sockets})
+	sink, err := newSinkOf(r.lab.Left, r.sentBy(s, t))
 	if err != nil {
 		return nil, err
 	}

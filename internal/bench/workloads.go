@@ -300,8 +300,7 @@ func measureEcho(ctx context.Context, r *runner, s Subject) (sample Sample, err 
 // echoed measures a task that answers, from one socket or many: live frames ask, and a sink counts the answers.
 func (r *runner) echoed(ctx context.Context, s Subject, t task) (sample Sample, err error) {
 	err = r.underLiveTo(ctx, s, t, func(_ *process, g *live) (err error) {
-		match := datagramMatch{at: r.addressOf(s, t.Role), addrAt: sourceAddrAt, portAt: srcPortAt, sockets: t.Sockets}
-		sink, err := newSinkOf(r.lab.Left, match)
+		sink, err := newSinkOf(r.lab.Left, r.sentBy(s, t))
 		if err != nil {
 			return err
 		}

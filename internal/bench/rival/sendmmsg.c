@@ -67,9 +67,9 @@ int main(int argc, char **argv)
 		messages[i].msg_hdr.msg_iov = &vectors[i];
 		messages[i].msg_hdr.msg_iovlen = 1;
 	}
-	/* What a socket's first datagram costs more is over before anything is measured. */
+	/* What a socket's first turn costs more is over before anything is measured. */
 	for (int i = 0; i < sockets; i++)
-		if (sendmmsg(fds[i], messages, 1, 0) < 0)
+		if (sendmmsg(fds[i], messages, batch, 0) < 0)
 			fail("sendmmsg");
 	ready();
 

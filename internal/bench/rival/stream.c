@@ -4,7 +4,8 @@
  *
  * What many connections send or read at a time is up to ROOM bytes.
  *
- *     stream stream-receive|stream-send|stream-echo|stream-connect|stream-request|streams-receive|streams-send ADDRESS PORT CPU ROOM
+ *     stream stream-receive|stream-send|stream-echo|stream-connect|stream-request|streams-receive|streams-send
+ *         ADDRESS PORT CPU ROOM
  */
 #include "child.h"
 
