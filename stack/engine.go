@@ -51,7 +51,8 @@ type Engine struct {
 	passed    []*inbox // have records to publish
 	unread    []*half  // have records to publish
 	senders   []*half  // have records to send
-	woke      bool     // this step woke somebody
+	woke      bool     // this step woke somebody, or the steps since all streams were last served
+	unserved  bool     // this step left streams unserved
 
 	// Tables.
 	tcpEngine
@@ -104,8 +105,12 @@ type call struct {
 	done chan struct{}
 }
 
-// budget is how many frames one step takes from the link.
-const budget = 256
+const (
+	// budget is how many frames one step takes from the link.
+	budget = 256
+	// ackBudget is how many, where they are TCP's acknowledgements: as many as the ring has by default.
+	ackBudget = 16 * budget
+)
 
 func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {
 	e := &Engine{
@@ -151,14 +156,19 @@ func (e *Engine) Step(now clock.Time) clock.Time {
 func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	e.now = now
 	e.steps++
-	e.woke, e.full = false, false
+	if !e.unserved {
+		e.woke = false
+	}
+	e.full, e.tcpNews = false, false
 	if e.hasCalls.Load() {
 		e.runCalls()
 		worked = true
 	}
 	n := 0
 	if e.link != Link(e.loop) {
-		n = e.pollLink()
+		if n = e.pollLink(); n == budget {
+			n = e.pollOn(n)
+		}
 	}
 	n += e.takeForwarded(budget)
 	e.publishPassed()
@@ -323,7 +333,7 @@ func (e *Engine) run() {
 			if slept {
 				slept, spin = false, spinAfter(e.iface.spin, now.Sub(lastWork))
 			}
-			if e.woke {
+			if e.woke && !e.unserved {
 				runtime.Gosched()
 			}
 			continue

@@ -20,6 +20,7 @@ type tcpEngine struct {
 	active    []*Stream  // touched in this step, or kept because the transmit ring was full
 	serving   []*Stream  // the memory of active's last list
 	tcpIn     tcp.Segment
+	tcpNews   bool   // more than acknowledgements came in this step
 	tcpID     tcp.ID // of tcpIn
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
@@ -54,7 +55,11 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 	*id = tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
 	st := e.conns.get(id)
 	if st == nil {
+		e.tcpNews = true
 		return e.tcpUnknown(id, p, s)
+	}
+	if s.Len() > 0 {
+		e.tcpNews = true
 	}
 	if st.conn.State() == tcp.TimeWait && st.conn.Reusable(s) {
 		if l := e.listener(id); l != nil {
@@ -246,19 +251,36 @@ func (e *Engine) touch(st *Stream) {
 // expire implements expirer.
 func (st *Stream) expire(_ *timer, _ clock.Time) { st.e.Load().touch(st) }
 
+// segmentBudget is how many segments the streams send in one step, but that one stream sends all that it may. What they bring back is
+// looked at before the others' turn.
+const segmentBudget = ackBudget
+
 // emitStreams serves the streams that something happened to. It reports whether some have more to send than the transmit ring
 // takes.
 func (e *Engine) emitStreams() (more bool) {
 	list := e.active
 	e.active = e.serving[:0]
+	served, limit := 0, e.layer.OutSegments()+segmentBudget
 	for i, st := range list {
+		if e.layer.OutSegments() >= limit {
+			break
+		}
 		st.touched = false
 		list[i] = nil
+		served++
 		if e.serve(st) {
 			e.touch(st)
 		}
 	}
 	e.serving = list
+	if e.unserved = served < len(list); e.unserved { // their turn is in the next step, before those that have more
+		again := e.active
+		e.active = append(list[:copy(list, list[served:])], again...)
+		clear(list[min(len(e.active), len(list)):])
+		clear(again)
+		e.serving = again
+		return true
+	}
 	if left := e.active; len(left) > 1 { // as in emit: a full ring is for all in turn
 		first := left[0]
 		left[copy(left, left[1:])] = first
@@ -487,7 +509,11 @@ func (e *Engine) schedule(st *Stream) {
 		st.shrinkAt = e.now.Add(shrinkInterval)
 	} else if e.now >= st.shrinkAt {
 		st.shrinkAt = e.now.Add(shrinkInterval)
-		if shrunk := st.tx.Shrink(); st.rx.Shrink() && shrunk {
+		rests := st.tx.Shrink()
+		if rests {
+			st.conn.SendRests()
+		}
+		if st.rx.Shrink() && rests {
 			st.shrinkAt = clock.Never
 		}
 	}

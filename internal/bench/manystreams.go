@@ -58,8 +58,8 @@ const manyStreamsNote = "tcp-receive-streams and tcp-send-streams: all connectio
 	"window as the client's kernel counts it, 100 % where all carried as much; idle is the share of connections that carried " +
 	"nothing; busy is with the most connections. On 10,000 each has some 50 kB a second, and all their first windows together, ten " +
 	"segments each, are more than any queue on the way holds: what is lost is sent again after 200 ms and more, and the window is " +
-	"too short to be fair in. kit's figures of sending are those of seconds in which its send buffers still grow, from 64 KiB to " +
-	"4 MiB each, in memory that is new: that is most of its work, and later it sends several times as fast on 100. gVisor has no " +
+	"too short to be fair in. kit's figures of sending on 10,000 are those of seconds in which its send buffers, 64 KiB each, are " +
+	"first written to: that is most of its work where new memory is dear, as it is in a virtual machine. gVisor has no " +
 	"part: on 10,000 connections its netstack received 0.2 Gbit/s, and sent nothing for a second."
 
 // manyStreamsWarm is how long many connections move bytes before a measurement: longer than a first retransmission takes.

@@ -51,6 +51,7 @@ func (c *Conn) acknowledged(now clock.Time, s *Segment) {
 	if c.opt.sack && s.Options.NSACK > 0 {
 		c.takeSACK(now, s, &e)
 	}
+	una := c.snd.una
 	if e.advanced {
 		c.forget(now, s.Ack, &e)
 		c.timer.retries = 0
@@ -64,7 +65,7 @@ func (c *Conn) acknowledged(now clock.Time, s *Segment) {
 		c.dropFlight()
 	}
 	if e.advanced {
-		c.tuneSend()
+		c.tuneSend(int(c.snd.una - una))
 	}
 }
 

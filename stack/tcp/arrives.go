@@ -288,7 +288,7 @@ func (c *Conn) establish(now clock.Time, s *Segment) {
 		c.sampleEcho(now, s, 1)
 	}
 	c.cc.start(cfg, c.timer.retries)
-	c.tuneSend()
+	c.tuneSend(0)
 	c.stopRexmt()
 	c.timer.retries = 0
 	c.timer.progressAt = now

@@ -245,9 +245,10 @@ func TestKarn(t *testing.T) {
 func TestAutotuning(t *testing.T) {
 	p := established(t, with(func(c *Config) { c.SendBuffer = 16 << 10 }))
 	p.arrives(ACK)
-	require.Equal(t, 2*10*testMSS, p.c.Info(p.now).SendBuffer)
+	require.Equal(t, 16<<10, p.c.Info(p.now).SendBuffer, "nobody needs more")
 	p.write(10 * testMSS)
 	p.arrives(ACK)
+	require.Equal(t, 2*20*testMSS, p.c.Info(p.now).SendBuffer)
 	require.Equal(t, 2*20*testMSS, p.c.Info(p.now).SendBuffer)
 	p.out = nil
 	before := p.c.Info(p.now).ReceiveBuffer

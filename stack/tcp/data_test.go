@@ -690,10 +690,46 @@ func TestSendBufferOfANearPath(t *testing.T) {
 	p := established(t)
 	grown := func(least, smoothed time.Duration) int {
 		p.c.rtt.min, p.c.rtt.srtt, p.c.cc.cwnd = least, smoothed, 10_000
-		p.c.tuneSend()
+		p.c.tuneSend(0)
 		return p.c.tx.Limit()
 	}
+	require.Equal(t, 64<<10, grown(50*time.Microsecond, time.Millisecond), "its user has not filled what it has")
+	p.tx.Write(make([]byte, 33<<10))
 	require.Equal(t, nearBuffer, grown(50*time.Microsecond, time.Millisecond))
 	require.Equal(t, 2*fastestPath*200_000, grown(200*time.Microsecond, time.Millisecond))
 	require.Equal(t, p.c.layer.cfg.SendBufferMax, grown(50*time.Microsecond, 50*time.Millisecond))
+}
+
+// Connections that send in bulk share what a path could need, but for as much each as 0.5 Gbit/s takes, and but for what each has
+// from the beginning.
+func TestSendBuffersOfManyAreShared(t *testing.T) {
+	p := established(t)
+	p.tx.Write(make([]byte, 33<<10))
+	shared := func(least time.Duration, among int) int {
+		p.c.rtt.min, p.c.rtt.srtt, p.c.cc.cwnd = least, least, 10_000
+		if p.c.snd.bulk {
+			p.c.layer.bulk = among
+		} else {
+			p.c.layer.bulk = among - 1
+		}
+		p.c.tuneSend(0)
+		return p.c.tx.Limit()
+	}
+	require.Equal(t, nearBuffer, shared(50*time.Microsecond, 1))
+	require.Equal(t, nearBuffer/4, shared(50*time.Microsecond, 4), "what was given is taken back")
+	require.Equal(t, 64<<10, shared(50*time.Microsecond, 10_000))
+	require.Equal(t, 2*fastestPath*10_000_000/50, shared(10*time.Millisecond, 50))
+	require.Equal(t, 2*10_000_000/fairPath, shared(10*time.Millisecond, 10_000))
+	require.Equal(t, p.c.layer.cfg.SendBufferMax, shared(50*time.Millisecond, 10_000))
+	p.c.layer.bulk = 1
+	p.c.SendRests()
+	require.Zero(t, p.c.layer.bulk)
+	require.Equal(t, 64<<10, p.c.tx.Limit())
+	p.c.SendRests()
+	require.Zero(t, p.c.layer.bulk, "it rests already")
+	p.c.tuneSend(0)
+	require.Equal(t, 1, p.c.layer.bulk)
+	p.c.Abort(p.now)
+	p.emit()
+	require.Zero(t, p.c.layer.bulk, "it is gone")
 }

@@ -25,6 +25,7 @@ type Layer struct {
 	single  bool
 	burst   bursts
 	flights *flight      // free scoreboards, small
+	bulk    int          // connections that send in bulk
 	records [32][][]sent // free memory of scoreboards that had grown, by the logarithm of its length
 	kept    int          // records in there
 	holes   *holes       // free lists of ranges
@@ -54,6 +55,9 @@ type Stats struct {
 
 // Stats returns the counters.
 func (l *Layer) Stats() Stats { return l.stats }
+
+// OutSegments is Stats().OutSegments.
+func (l *Layer) OutSegments() uint64 { return l.stats.OutSegments }
 
 // Config returns the numbers that the layer was made with.
 func (l *Layer) Config() *Config { return &l.cfg }

@@ -92,7 +92,8 @@ func (c *Conn) forgetCovered(now clock.Time, ack Seq, n uint32) {
 		}
 	}
 	f.fack = ack
-	c.release(ack, int(ack-c.snd.una))
+	acked := int(ack - c.snd.una)
+	c.release(ack, acked)
 	c.timer.retries = 0
 	c.timer.progressAt = now
 	c.rtt.sample(now, oldest, max(1, f.n/2), &c.layer.cfg)
@@ -109,7 +110,7 @@ func (c *Conn) forgetCovered(now clock.Time, ack Seq, n uint32) {
 		}
 		c.dropFlight()
 	}
-	c.tuneSend()
+	c.tuneSend(acked)
 }
 
 // receiveNext is receive for text that begins at RCV.NXT and lies in the window.

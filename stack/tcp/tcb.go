@@ -60,6 +60,7 @@ type sendSequence struct {
 
 	finWanted bool // Close was called
 	finSent   bool
+	bulk      bool // the user fills the send buffer: counted in the layer
 	finAcked  bool
 	urgent    bool // up counts
 }
@@ -209,6 +210,7 @@ func (c *Conn) fail(e Error) {
 func (c *Conn) free() {
 	c.dropFlight()
 	c.dropHoles()
+	c.SendRests()
 	c.timer = timers{}
 	c.due = due{rst: c.due.rst}
 }

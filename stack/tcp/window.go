@@ -101,15 +101,37 @@ func (c *Conn) autotune(now clock.Time) {
 }
 
 // tuneSend lets the send buffer hold two windows, so that the user can refill
-// it while the first is on its way: but no more than the path could ever need,
-// for a buffer beyond a core's cache costs more for each byte.
-func (c *Conn) tuneSend() {
+// it while the first is on its way: but no more than mostSend, for a buffer beyond a
+// core's cache costs more for each byte. acked is how many bytes have just left it.
+func (c *Conn) tuneSend(acked int) {
 	if c.opt.fixedSend {
 		return
 	}
-	want := 2 * int(max(c.cc.cwnd, uint32(c.layer.cfg.InitialWindow))) * int(c.snd.mss)
-	if want = min(want, c.mostSend(), c.layer.cfg.SendBufferMax); want > c.tx.Limit() {
+	limit, cfg := c.tx.Limit(), &c.layer.cfg
+	if !c.snd.bulk {
+		if c.tx.Used()+acked <= limit/2 {
+			return // the user does not use what there is
+		}
+		c.snd.bulk = true
+		c.layer.bulk++
+	}
+	want := 2 * int(max(c.cc.cwnd, uint32(cfg.InitialWindow))) * int(c.snd.mss)
+	want = min(max(want, limit), max(c.mostSend(), cfg.SendBuffer), cfg.SendBufferMax)
+	if want != limit {
 		c.tx.SetLimit(want)
+	}
+}
+
+// SendRests says that the user has not written for a while, and all that it had is
+// acknowledged: the send buffer begins again as it began.
+func (c *Conn) SendRests() {
+	if !c.snd.bulk {
+		return
+	}
+	c.snd.bulk = false
+	c.layer.bulk--
+	if !c.opt.fixedSend {
+		c.tx.SetLimit(c.layer.cfg.SendBuffer)
 	}
 }
 
@@ -119,11 +141,15 @@ const (
 	nearBuffer = 2 * burstBytes
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
+	// fairPath is 1 / (0.5 Gbit/s), in nanoseconds for two bytes.
+	fairPath = 16
 )
 
 // mostSend is what two of the least round trips take at the rate of the fastest
-// path, in bytes. A path that has become much longer than its least is not
+// path, in bytes, shared by all connections that send in bulk: but for each as much as they take at
+// 0.5 Gbit/s. A path that has become much longer than its least is not
 // believed to be near any more: its queues alone do not make it that.
 func (c *Conn) mostSend() int {
-	return max(nearBuffer, 2*fastestPath*int(max(c.rtt.min, c.rtt.srtt/32)))
+	all := max(nearBuffer, 2*fastestPath*int(max(c.rtt.min, c.rtt.srtt/32)))
+	return max(all/max(1, c.layer.bulk), 2*int(c.rtt.min)/fairPath)
 }
