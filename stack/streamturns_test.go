@@ -54,6 +54,16 @@ func TestAcknowledgementsAreTakenAtOnce(t *testing.T) {
 	require.Equal(t, budget, left(udp(8)...), "a handler's answers have to leave")
 	require.Equal(t, budget, left(slices.Insert(slices.Clone(acks), 7, udp(7)[:1]...)...))
 	require.NoError(t, d.Close())
+
+	c.clients = data
+	c.grow(manyActive)
+	var texts [][]byte
+	for i := range newsBudget + 300 {
+		c.sends(i%len(c.clients), wire.ACK|wire.PSH, []byte("x"))
+		texts = append(texts, slices.Clone(c.lends[0])) // heard already
+	}
+	require.Equal(t, newsBudget, left(texts...), "so that one ACK serves several segments of each")
+	require.Equal(t, newsBudget, left(append(slices.Clone(texts[:5]), c.acks(ackBudget)...)...))
 }
 
 // Of many streams that may all send, each has its turn, and none twice before another one had its first; between the turns the
