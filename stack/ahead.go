@@ -34,11 +34,12 @@ type ahead struct {
 
 // pollOn takes more frames in a step that took n, a whole budget, if they were acknowledgements, which cost little and have nothing
 // that a user would have to take meanwhile: who sends on many connections gets more of them in a step than the
-// budget, and what waits in the ring is late for its time-out, or lost where the ring is full. It does so too where many
-// connections have something, so that each has more than a segment or two, and one ACK for them. It returns how many it took with the first n.
+// budget, and what waits in the ring is late for its time-out, or lost where the ring is full. It does so too where several
+// connections have something, so that each has more than a segment or two, and one ACK for them; but not where so many have that
+// their users, who are woken all at once, would keep the engine from its core. It returns how many it took with the first n.
 func (e *Engine) pollOn(n int) int {
 	for got := n; got == budget && len(e.unread) == 0 && len(e.active) > 0 && !e.full; n += got {
-		if n >= ackBudget || e.tcpNews && (n >= newsBudget || len(e.active) < manyActive) {
+		if n >= ackBudget || e.tcpNews && (n >= newsBudget || len(e.active) < someActive || len(e.active) > manyActive) {
 			break
 		}
 		got = e.pollLink()

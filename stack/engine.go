@@ -110,9 +110,9 @@ const (
 	budget = 256
 	// ackBudget is how many, where they are TCP's acknowledgements: as many as the ring has by default.
 	ackBudget = 16 * budget
-	// newsBudget is how many, where they are segments of manyActive connections or more.
-	newsBudget = 8 * budget
-	manyActive = 32
+	// newsBudget is how many, where they are segments of someActive to manyActive connections.
+	newsBudget             = 8 * budget
+	someActive, manyActive = 32, budget
 )
 
 func newEngine(s *Stack, i *Interface, queue int, l Link) *Engine {

@@ -56,7 +56,7 @@ func TestAcknowledgementsAreTakenAtOnce(t *testing.T) {
 	require.NoError(t, d.Close())
 
 	c.clients = data
-	c.grow(manyActive)
+	c.grow(someActive)
 	var texts [][]byte
 	for i := range newsBudget + 300 {
 		c.sends(i%len(c.clients), wire.ACK|wire.PSH, []byte("x"))
@@ -64,6 +64,13 @@ func TestAcknowledgementsAreTakenAtOnce(t *testing.T) {
 	}
 	require.Equal(t, newsBudget, left(texts...), "so that one ACK serves several segments of each")
 	require.Equal(t, newsBudget, left(append(slices.Clone(texts[:5]), c.acks(ackBudget)...)...))
+	c.grow(manyActive)
+	texts = texts[:0]
+	for i := range newsBudget + 300 {
+		c.sends(i%len(c.clients), wire.ACK|wire.PSH, []byte("x"))
+		texts = append(texts, slices.Clone(c.lends[0]))
+	}
+	require.Equal(t, 2*budget, left(texts...), "all their users run first")
 }
 
 // Of many streams that may all send, each has its turn, and none twice before another one had its first; between the turns the

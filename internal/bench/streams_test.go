@@ -240,7 +240,7 @@ func TestMoveBytesOnManyConnectionsFails(t *testing.T) {
 	reset := answerLoopback(t, child.StreamsReceive, func(conn net.Conn) { _ = conn.Close() })
 	require.ErrorContains(t, moveOnMany(reset, new(counters), func() {}), "a connection that should stay fails")
 	silent := answerLoopback(t, child.StreamsSend, func(net.Conn) {})
-	require.ErrorContains(t, moveOnMany(silent, new(counters), func() {}), "no byte moved for 1s")
+	require.ErrorContains(t, moveOnMany(silent, new(counters), func() {}), "no byte moved for 3s")
 	nobody := task{Role: child.StreamsSend, Address: netip.MustParseAddrPort("127.0.0.1:1"), Workers: 8}
 	require.ErrorContains(t, moveOnMany(nobody, new(counters), func() {}), "connect the client: connection refused")
 }
