@@ -41,7 +41,7 @@ const (
 	// askMost bounds the times that a client keeps.
 	askMost = 1 << 21
 	// askPatience is how long a client waits for an answer before it counts it as lost.
-	askPatience = 3 * time.Second
+	askPatience = time.Second
 )
 
 // clientMain is a client's main function; which client, the subject's role tells.

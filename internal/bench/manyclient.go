@@ -3,11 +3,16 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kitnet.dev/kit/internal/bench/child"
 )
+
+// bytePatience is how long no byte may move on all of many connections: longer than 10,000 users take to write what their send buffers
+// hold at first, where all of that memory is new.
+const bytePatience = 3 * time.Second
 
 // mover moves bytes on many connections, each in its turn.
 type mover struct {
@@ -87,14 +92,14 @@ func (m *mover) start() error {
 
 // round gives each connection that may move bytes its turn.
 func (m *mover) round() error {
-	n, err := unix.EpollWait(m.epoll, m.events, int(askPatience.Milliseconds()))
+	n, err := unix.EpollWait(m.epoll, m.events, int(bytePatience.Milliseconds()))
 	switch {
 	case err == unix.EINTR:
 		return nil
 	case err != nil:
 		return fmt.Errorf("bench: the client's epoll: %w", err)
 	case n == 0:
-		return fmt.Errorf("bench: no byte moved for %v", askPatience)
+		return fmt.Errorf("bench: no byte moved for %v", bytePatience)
 	}
 	for _, e := range m.events[:n] {
 		if err := m.move(m.workers[e.Fd].fd); err != nil {
