@@ -32,14 +32,15 @@ type ahead struct {
 	heard   uint64 // nobody reads it; it is why the sockets are read
 }
 
-// pollOn takes more frames in a step that took n, a whole budget, if they were acknowledgements, which cost little and have nothing
-// that a user would have to take meanwhile: who sends on many connections gets more of them in a step than the
-// budget, and what waits in the ring is late for its time-out, or lost where the ring is full. It does so too where several
+// pollOn takes more frames in a step that took n, a whole budget. Mere acknowledgements do not count: they cost little and have
+// nothing that a user would have to take meanwhile, who sends on many connections gets more of them in a step than the
+// budget, and what waits in the ring is late for its time-out, or lost where the ring is full. Nor does the rest up to newsBudget where several
 // connections have something, so that each has more than a segment or two, and one ACK for them; but not where so many have that
 // their users, who are woken all at once, would keep the engine from its core. It returns how many it took with the first n.
 func (e *Engine) pollOn(n int) int {
-	for got := n; got == budget && len(e.unread) == 0 && len(e.active) > 0 && !e.full; n += got {
-		if n >= ackBudget || e.tcpNews && (n >= newsBudget || len(e.active) < someActive || len(e.active) > manyActive) {
+	for got := n; got == budget && n < ackBudget && len(e.unread) == 0 && !e.full; n += got {
+		several := len(e.active) >= someActive && len(e.active) <= manyActive
+		if n-e.acksTaken >= budget && (!several || n >= newsBudget) {
 			break
 		}
 		got = e.pollLink()
@@ -71,6 +72,7 @@ func (e *Engine) lookAhead() {
 			a.heard += h.received
 		}
 	}
+	clear(a.entries[:a.n])
 }
 
 // seeAhead notes where the socket of a UDP datagram is found, if it is like most: neither tagged nor with options.

@@ -162,7 +162,7 @@ func (e *Engine) step(now clock.Time) (next clock.Time, worked bool) {
 	if !e.unserved {
 		e.woke = false
 	}
-	e.full, e.tcpNews = false, false
+	e.full, e.acksTaken = false, 0
 	if e.hasCalls.Load() {
 		e.runCalls()
 		worked = true

@@ -20,7 +20,7 @@ type tcpEngine struct {
 	active    []*Stream  // touched in this step, or kept because the transmit ring was full
 	serving   []*Stream  // the memory of active's last list
 	tcpIn     tcp.Segment
-	tcpNews   bool   // more than acknowledgements came in this step
+	acksTaken int    // in this step, segments that do nothing but acknowledge
 	tcpID     tcp.ID // of tcpIn
 	tcpAnswer tcp.Segment
 	tcpOut    segmentWriter
@@ -55,11 +55,10 @@ func (e *Engine) tcp(p wire.IPv4, la *localAddr) DropReason {
 	*id = tcp.ID{Local: p.Dst(), Remote: p.Src(), LocalPort: t.DstPort(), RemotePort: t.SrcPort()}
 	st := e.conns.get(id)
 	if st == nil {
-		e.tcpNews = true
 		return e.tcpUnknown(id, p, s)
 	}
-	if s.Len() > 0 {
-		e.tcpNews = true
+	if s.Len() == 0 {
+		e.acksTaken++
 	}
 	if st.conn.State() == tcp.TimeWait && st.conn.Reusable(s) {
 		if l := e.listener(id); l != nil {

@@ -733,3 +733,37 @@ func TestSendBuffersOfManyAreShared(t *testing.T) {
 	p.emit()
 	require.Zero(t, p.c.layer.bulk, "it is gone")
 }
+
+// Who has nothing more to send, or can't for its peer's sake, or whose user has said how long the buffer is, has no share.
+func TestWhoHasNoShareOfTheSendBuffers(t *testing.T) {
+	bulk := func(t *testing.T) *script {
+		p := established(t)
+		p.tx.Write(make([]byte, 33<<10))
+		p.c.tuneSend(0)
+		require.Equal(t, 1, p.c.layer.bulk)
+		return p
+	}
+	t.Run("FIN-WAIT-2 and TIME-WAIT", func(t *testing.T) {
+		for _, s := range []State{FinWait2, TimeWait} {
+			p := bulk(t)
+			p.c.setState(s)
+			require.Zero(t, p.c.layer.bulk)
+		}
+	})
+	t.Run("a closed window", func(t *testing.T) {
+		p := bulk(t)
+		p.c.armPersist(p.now)
+		require.Zero(t, p.c.layer.bulk)
+		p.c.tuneSend(0)
+		require.Equal(t, 1, p.c.layer.bulk, "its peer takes something again")
+	})
+	t.Run("a fixed buffer", func(t *testing.T) {
+		p := bulk(t)
+		p.c.SetSendBuffer(100_000)
+		require.Zero(t, p.c.layer.bulk)
+		p.c.tuneSend(0)
+		p.c.SendRests()
+		require.Zero(t, p.c.layer.bulk)
+		require.Equal(t, 100_000, p.c.tx.Limit())
+	})
+}

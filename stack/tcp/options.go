@@ -133,6 +133,7 @@ func (c *Conn) Congestion() string { return algorithms[c.opt.congestion].name }
 // section 3.8.6, SHLD-14).
 func (c *Conn) SetSendBuffer(n int) {
 	c.opt.fixedSend = true
+	c.countBulk(false)
 	c.tx.SetLimit(n)
 }
 

@@ -5,6 +5,7 @@ import "kitnet.dev/kit/stack/clock"
 // armPersist starts the timer of window probes: the first after an RTO, then
 // backing off (RFC 9293 section 3.8.6.1, SHLD-29 and SHLD-30).
 func (c *Conn) armPersist(now clock.Time) {
+	c.countBulk(false) // until its peer takes something
 	at := now.Add(c.rtt.backedOff(c.timer.backoff, &c.layer.cfg))
 	c.timer.kind, c.timer.rexmtAt = timerPersist, c.clampToUser(at)
 }

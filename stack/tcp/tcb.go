@@ -190,6 +190,8 @@ func (c *Conn) setState(s State) {
 	switch s {
 	case Established:
 		c.events |= Connected
+	case FinWait2, TimeWait:
+		c.countBulk(false) // all that was sent is acknowledged, and no more comes
 	case Closed:
 		c.events |= Gone
 		c.free()
@@ -210,7 +212,7 @@ func (c *Conn) fail(e Error) {
 func (c *Conn) free() {
 	c.dropFlight()
 	c.dropHoles()
-	c.SendRests()
+	c.countBulk(false)
 	c.timer = timers{}
 	c.due = due{rst: c.due.rst}
 }

@@ -112,8 +112,7 @@ func (c *Conn) tuneSend(acked int) {
 		if c.tx.Used()+acked <= limit/2 {
 			return // the user does not use what there is
 		}
-		c.snd.bulk = true
-		c.layer.bulk++
+		c.countBulk(true)
 	}
 	want := 2 * int(max(c.cc.cwnd, uint32(cfg.InitialWindow))) * int(c.snd.mss)
 	want = min(max(want, limit), max(c.mostSend(), cfg.SendBuffer), cfg.SendBufferMax)
@@ -122,17 +121,25 @@ func (c *Conn) tuneSend(acked int) {
 	}
 }
 
+// countBulk counts the connection among those that send in bulk, or no longer.
+func (c *Conn) countBulk(is bool) {
+	if c.snd.bulk == is {
+		return
+	}
+	if c.snd.bulk = is; is {
+		c.layer.bulk++
+	} else {
+		c.layer.bulk--
+	}
+}
+
 // SendRests says that the user has not written for a while, and all that it had is
 // acknowledged: the send buffer begins again as it began.
 func (c *Conn) SendRests() {
-	if !c.snd.bulk {
-		return
-	}
-	c.snd.bulk = false
-	c.layer.bulk--
-	if !c.opt.fixedSend {
+	if c.snd.bulk && !c.opt.fixedSend {
 		c.tx.SetLimit(c.layer.cfg.SendBuffer)
 	}
+	c.countBulk(false)
 }
 
 const (
