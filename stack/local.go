@@ -101,11 +101,10 @@ type portTable struct {
 var noPorts portTable
 
 func (t *portTable) get(port uint16) *half {
-	page := t.pages[port>>8]
-	if page == nil {
-		return nil
+	if entry := t.entry(port); entry != nil {
+		return *entry
 	}
-	return page[port&0xFF]
+	return nil
 }
 
 // entry is where get finds what it returns; nil where it looks no further than the page.

@@ -155,13 +155,7 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr, sum int) DropReason {
 		return DropIPSource
 	}
 	wire.PutEthernetAddrs(f, to, e.hw)
-	ok := false
-	if sum == 0 {
-		ok = e.rx.link.Send(f)
-	} else {
-		ok = e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
-	}
-	if !ok && !e.sendAgain(f, sum) {
+	if !e.sendLent(f, sum) && !e.sendAgain(f, sum) {
 		return DropTransmitFull
 	}
 	if e.rx.link != Link(e.loop) {
@@ -175,17 +169,21 @@ func (e *Engine) sendBack(f []byte, to wire.HardwareAddr, sum int) DropReason {
 	return NotDropped
 }
 
-// sendAgain tries Send once more after a flush, which is a system call: once in a step that finds the ring full.
+// sendLent gives the link the frame that it lent, as sendBack says.
+func (e *Engine) sendLent(f []byte, sum int) bool {
+	if sum == 0 {
+		return e.rx.link.Send(f)
+	}
+	return e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
+}
+
+// sendAgain tries sendLent once more after a flush, which is a system call: once in a step that finds the ring full.
 func (e *Engine) sendAgain(f []byte, sum int) bool {
 	if e.full || e.rx.link == Link(e.loop) {
 		return false
 	}
 	e.flush()
-	if sum == 0 {
-		e.full = !e.rx.link.Send(f)
-	} else {
-		e.full = !e.offload.SendPartial(f, sum, wire.UDPChecksumAt)
-	}
+	e.full = !e.sendLent(f, sum)
 	return !e.full
 }
 

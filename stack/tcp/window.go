@@ -148,7 +148,7 @@ const (
 	nearBuffer = 2 * burstBytes
 	// fastestPath is 40 Gbit/s in bytes a nanosecond.
 	fastestPath = 5
-	// fairPath is 1 / (0.5 Gbit/s), in nanoseconds for two bytes.
+	// fairPath is 0.5 Gbit/s, in nanoseconds a byte.
 	fairPath = 16
 )
 
