@@ -398,6 +398,11 @@ func (r *runner) command(s Subject, t task) (*exec.Cmd, error) {
 	return child.Command([]string{path}, t)
 }
 
+// has reports whether one of the workloads that were asked for is in one of the roles.
+func (r *runner) has(roles ...Role) bool {
+	return slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(roles, w.role) })
+}
+
 // notes say what could mislead a reader of the report.
 func (r *runner) notes() []string {
 	cores := fmt.Sprintf("The generator and the receiving softirq share CPU %d; the subject is bound to CPU %d.",
@@ -430,29 +435,29 @@ func (r *runner) notes() []string {
 		"receive and overload take live frames from inside the kernel; for the kernel's sockets GRO is on at the " +
 			"receiving end, without which veth does not take them.",
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(manySockets, w.role) }) {
+	if r.has(manySockets...) {
 		notes = append(notes, socketNotes()...)
 	}
 	switch {
-	case slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Scaling }):
+	case r.has(Scaling):
 		notes = append(notes, scalingNote)
 	case r.opts.oneCore():
 		notes = append(notes, "scaling: not measured, since it needs two cores.")
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Engines }) {
+	if r.has(Engines) {
 		notes = append(notes, enginesNote)
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == Footprint }) {
+	if r.has(Footprint) {
 		notes = append(notes, footprintNote)
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(slices.Concat(streams, bulkStreams), w.role) }) {
+	if r.has(slices.Concat(streams, bulkStreams)...) {
 		notes = append(notes, streamNotes(r.opts.Request)...)
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return w.role == child.StreamRequest }) {
+	if r.has(child.StreamRequest) {
 		notes = append(notes, requestsNote)
 		notes = append(notes, filesNotes("tcp-requests: %d connections", requestCounts)...)
 	}
-	if slices.ContainsFunc(r.workloads(), func(w workload) bool { return slices.Contains(bulkStreams, w.role) }) {
+	if r.has(bulkStreams...) {
 		notes = append(notes, manyStreamsNote)
 		notes = append(notes, filesNotes("tcp-receive-streams, tcp-send-streams: %d connections", streamCounts)...)
 	}
